@@ -1,0 +1,10 @@
+import type { JsonValue } from "@bufbuild/protobuf";
+import type { Exchange } from "../exchange.ts";
+
+/** What a face answers with. */
+export type FaceAnswer =
+  | { readonly status: number; readonly json: JsonValue }
+  | { readonly status: number; readonly text: string; readonly contentType: string };
+
+/** A page of its own at one path, for GET and HEAD, without a credential. Throws an AppError to refuse. */
+export type Face = (exchange: Exchange) => Promise<FaceAnswer>;

@@ -1,0 +1,149 @@
+import { createRegistry, type DescService } from "@bufbuild/protobuf";
+import type { ConnectRouterOptions } from "@connectrpc/connect";
+import { file_google_rpc_error_details } from "#gen/google/rpc/error_details_pb.ts";
+import { Health } from "#gen/grpc/health/v1/health_pb.ts";
+import type { Platform } from "#platform/module/module.ts";
+import { toConnectError } from "#platform/rpc/connect-error.ts";
+import { type HealthSource, mountHealth } from "#platform/rpc/health.ts";
+import type { Observation } from "#platform/rpc/observe.ts";
+import { createPipeline } from "#platform/rpc/pipeline.ts";
+import { mountReflection } from "#platform/rpc/reflection.ts";
+import { requestIdOf } from "#platform/rpc/request-id.ts";
+import type { GatewayConfig } from "./config.ts";
+import { type Admission, clientAddressKey, createAdmission, draining } from "./edge/admission.ts";
+import { createCors } from "./edge/cors.ts";
+import { CHALLENGE } from "./edge/credential.ts";
+import { createPeerResolver } from "./edge/peer.ts";
+import { CredentialVerifier } from "./edge/verifier.ts";
+import { healthFaces } from "./faces/health.ts";
+import { metricsFace } from "./faces/metrics.ts";
+import { rootFace } from "./faces/root.ts";
+import type { GatewayLimits } from "./limits.ts";
+import { createGatewayListener, type GatewayListener } from "./listener.ts";
+import { mountPassThrough } from "./pass-through.ts";
+import { createAliases, DOCUMENT_ALIASES } from "./rest/document-aliases.ts";
+import { MessageWriter } from "./rest/json/write-message.ts";
+import { createRestDoor } from "./rest/rest-door.ts";
+import { createRpcDoor } from "./rpc-door.ts";
+
+/** What the gateway needs of its process. */
+export type EdgePlatform = Pick<Platform, "mode" | "log" | "metrics" | "bus" | "links" | "components" | "health">;
+
+/** A built gateway: the edge of one process. */
+export interface Gateway {
+  readonly edge: GatewayListener;
+  readonly verifier: CredentialVerifier;
+  isDraining(): boolean;
+  /** Refuses new calls from now on; resolves when those in flight have ended, or have been ended by the signal. */
+  drain(signal: AbortSignal): Promise<void>;
+}
+
+const METRICS_PATH = "/metrics";
+
+/** @param services those whose public methods are mounted */
+export function createGateway(
+  config: GatewayConfig,
+  platform: EdgePlatform,
+  observation: Observation,
+  services: readonly DescService[],
+): Gateway {
+  const { limits } = config;
+  const { links } = platform;
+  const shutdown = new AbortController();
+  let isDraining = false;
+  const verifier = new CredentialVerifier(links, limits);
+  const admission = createAdmission({
+    verifier,
+    maxCredentialLength: limits.maxCredentialLength,
+    draining: () => isDraining,
+  });
+  const aliases = createAliases(DOCUMENT_ALIASES);
+  const rest = createRestDoor({ services, links, admission, observation, aliases, limits });
+  const rpc = createRpcDoor(
+    (router) => {
+      mountPassThrough(router, services, links, limits);
+      mountHealth(
+        router,
+        edgeHealth(platform.health, services, () => isDraining),
+      );
+      mountReflection(router, [...services, Health]);
+    },
+    edgePipeline(admission, observation, limits, shutdown.signal),
+    { log: platform.log, bodyTimeoutMs: limits.bodyTimeoutMs },
+  );
+  const edge = createGatewayListener({
+    peers: createPeerResolver(config.trustedProxies),
+    cors: createCors(config.corsOrigins ?? (platform.mode === "embedded" ? ["*"] : [])),
+    rpc,
+    rest,
+    faces: {
+      "/": rootFace,
+      ...healthFaces({ ...platform, draining: () => isDraining, limits }),
+      [METRICS_PATH]: metricsFace(platform.metrics, {
+        isPublic: config.metricsPublic,
+        trustsProxies: config.trustedProxies.length > 0,
+      }),
+    },
+    // Metrics answer near addresses without a credential, and the browser of an operator is near.
+    sameOrigin: new Set([METRICS_PATH]),
+    writer: new MessageWriter(createRegistry(file_google_rpc_error_details)),
+    limits,
+    requestId: requestIdOf,
+  });
+  return {
+    edge,
+    verifier,
+    isDraining: () => isDraining,
+    async drain(signal) {
+      isDraining = true;
+      const end = () => {
+        shutdown.abort(toConnectError(draining(), ""));
+        edge.abort();
+      };
+      if (signal.aborted) end();
+      else signal.addEventListener("abort", end, { once: true });
+      await edge.drain();
+      signal.removeEventListener("abort", end);
+    },
+  };
+}
+
+function edgePipeline(
+  admission: Admission,
+  observation: Observation,
+  limits: GatewayLimits,
+  shutdown: AbortSignal,
+): ConnectRouterOptions {
+  const pipeline = createPipeline({
+    identify: ({ requestHeader, values }) => admission.identify(requestHeader, values.get(clientAddressKey)),
+    async authenticate(context, arrival) {
+      try {
+        return await admission.authenticate(context.requestHeader, arrival);
+      } catch (error) {
+        context.responseHeader.set("www-authenticate", CHALLENGE);
+        throw error;
+      }
+    },
+    allowInternal: false,
+    // The service that owns a message knows its rules; checking twice would cost twice.
+    validate: false,
+    limits: {
+      readMaxBytes: limits.maxBodyBytes,
+      writeMaxBytes: limits.maxResponseBytes,
+      maxTimeoutMs: limits.maxTimeoutMs,
+    },
+    observation,
+    shutdown,
+  });
+  // JSON answers may hold google.rpc.Status, whose details need their types.
+  return { ...pipeline, jsonOptions: { registry: createRegistry(file_google_rpc_error_details) } };
+}
+
+/** What this process shows of itself: the public services, wherever they run. */
+function edgeHealth(source: HealthSource, services: readonly DescService[], isDraining: () => boolean): HealthSource {
+  return {
+    ready: () => source.ready() && !isDraining(),
+    services: () => services.map(({ typeName }) => typeName),
+    onChange: (listener) => source.onChange(listener),
+  };
+}

@@ -1,0 +1,70 @@
+import { ConfigError } from "#platform/config/config-error.ts";
+import { loadConfig } from "#platform/config/load.ts";
+import { createLog, type Log } from "#platform/telemetry/log.ts";
+import { startTracing } from "#platform/telemetry/tracing.ts";
+import { type MeshConfig, readMeshConfig } from "./config.ts";
+import { welcome } from "./greeting.ts";
+import { MODULES } from "./modules.ts";
+import { type MeshProcess, startProcess } from "./process.ts";
+import { requireNode24 } from "./runtime.ts";
+
+/** A second signal does not wait for the drain. */
+const SIGNALS = ["SIGTERM", "SIGINT"] as const;
+
+async function main(): Promise<number> {
+  requireNode24();
+  const config = readConfig();
+  if (config === undefined) return 2;
+  const log = createLog({ ...config.telemetry.log, service: "agentmesh" });
+  const tracing = startTracing({ service: "agentmesh", ...config.telemetry.trace, log });
+  process.on("unhandledRejection", (error) => log.error({ err: error }, "unhandled rejection"));
+  const stopping = stopSignal(log);
+  let mesh: MeshProcess;
+  try {
+    mesh = await startProcess(config, MODULES, log);
+  } catch (error) {
+    log.fatal({ err: error }, "the process could not start");
+    return 1;
+  }
+  log.info({ address: mesh.address, target: config.modules.join(",") }, "ready");
+  await welcome(config, mesh, stopping.signal);
+  const failure = await Promise.race([mesh.failure, stopping.asked]);
+  if (failure !== undefined) log.fatal({ err: failure }, "a backend of this process is gone");
+  await mesh.stop();
+  await tracing.shutdown(config.telemetry.trace.flushTimeoutMs);
+  log.info("stopped");
+  return failure === undefined ? 0 : 1;
+}
+
+function readConfig(): MeshConfig | undefined {
+  try {
+    return loadConfig((source) => readMeshConfig(source, MODULES), { declare: declareAll });
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    console.error(error.message);
+    return undefined;
+  }
+}
+
+/** Keys of modules that run in other processes may stand in the same files. */
+function declareAll(source: Parameters<typeof readMeshConfig>[0]): void {
+  for (const { module } of Object.values(MODULES)) module.config(source);
+}
+
+function stopSignal(log: Log): { signal: AbortSignal; asked: Promise<undefined> } {
+  const controller = new AbortController();
+  const { promise: asked, resolve } = Promise.withResolvers<undefined>();
+  for (const name of SIGNALS) {
+    process.on(name, () => {
+      if (controller.signal.aborted) process.exit(1);
+      log.info({ signal: name }, "stopping");
+      controller.abort();
+      resolve(undefined);
+    });
+  }
+  return { signal: controller.signal, asked };
+}
+
+process.exitCode = await main();
+// Whatever a library has left open must not keep a process that has stopped.
+setTimeout(() => process.exit(), 2_000).unref();

@@ -1,0 +1,174 @@
+import type { PoolClient } from "pg";
+import { dependencyDown } from "#platform/rpc/errors.ts";
+import { breaksConnection, databaseError } from "./errors.ts";
+import type { StatementNames } from "./statement-names.ts";
+
+/** An open transaction. It is valid until the function that received it has returned. Statements run one after another. */
+export interface Tx {
+  /**
+   * Runs one statement and returns its rows. Values go into `params` ($1, $2, …), never into the text: the text is the
+   * key under which the server keeps the prepared statement. Types: value-types.ts; errors: errors.ts. After an error
+   * the transaction can only be left (or {@link Tx.savepoint} be used around the statement).
+   */
+  query<R = Record<string, unknown>>(sql: string, params?: readonly unknown[]): Promise<R[]>;
+  /** Like query, for at most one row; throws when there are more. */
+  one<R = Record<string, unknown>>(sql: string, params?: readonly unknown[]): Promise<R | undefined>;
+  /** Runs one statement and returns how many rows it changed. */
+  execute(sql: string, params?: readonly unknown[]): Promise<number>;
+  /** Waits for an exclusive lock of this name, held until the transaction ends (an advisory lock of this database). */
+  lockKey(...name: readonly string[]): Promise<void>;
+  /** Like lockKey, but returns false at once when somebody else holds it. */
+  tryLockKey(...name: readonly string[]): Promise<boolean>;
+  /** Runs `fn`; when it throws, only what it did is undone, and the error goes on. Not to be run beside other statements. */
+  savepoint<T>(fn: () => Promise<T>): Promise<T>;
+  /** Tells the listeners of `topic` in this process (Database.onCommitted) once the transaction has been committed. */
+  announce(topic: string): void;
+}
+
+export interface RunLimits {
+  signal: AbortSignal | undefined;
+  /** How long the client waits for an answer to one statement, longer than the server's own limit. Then the server or the way to it is broken. */
+  answerTimeoutMs: number;
+  /** The same for the transaction's start, which the server does at once. */
+  beginTimeoutMs: number;
+  readOnly?: boolean | undefined;
+}
+
+/** A connection with a transaction on it, driven by {@link Database}. */
+export class Transaction {
+  readonly tx: Tx;
+  readonly topics = new Set<string>();
+  /** True when the connection must not be used again. */
+  broken = false;
+  readonly #client: PoolClient;
+  readonly #names: StatementNames | undefined;
+  readonly #limits: RunLimits;
+  #tail: Promise<unknown> = Promise.resolve();
+  #over = false;
+  #depth = 0;
+
+  constructor(client: PoolClient, names: StatementNames | undefined, limits: RunLimits) {
+    this.#client = client;
+    this.#names = names;
+    this.#limits = limits;
+    this.tx = {
+      query: async <R>(sql: string, params?: readonly unknown[]) => (await this.#run(sql, params)).rows as R[],
+      one: async <R>(sql: string, params?: readonly unknown[]) => atMostOne((await this.#run(sql, params)).rows as R[]),
+      execute: async (sql, params) => (await this.#run(sql, params)).rowCount,
+      lockKey: async (...name) => {
+        await this.#run("select pg_advisory_xact_lock(hashtextextended($1, 0))", [JSON.stringify(name)]);
+      },
+      tryLockKey: async (...name) => {
+        const sql = "select pg_try_advisory_xact_lock(hashtextextended($1, 0)) as locked";
+        return (await this.#run(sql, [JSON.stringify(name)])).rows[0]?.["locked"] === true;
+      },
+      savepoint: (fn) => this.#savepoint(fn),
+      announce: (topic) => void this.topics.add(topic),
+    };
+  }
+
+  /** Starts the transaction; `sql` is a batch of statements in one round trip. */
+  async begin(sql: string): Promise<void> {
+    this.#limits.signal?.throwIfAborted();
+    await this.#send(sql, undefined, this.#limits.signal, this.#limits.beginTimeoutMs);
+  }
+
+  /** Not to be interrupted by the caller's signal: its outcome would be unknown. */
+  async commit(): Promise<void> {
+    const { command } = await this.#end("COMMIT");
+    if (command === "ROLLBACK") {
+      throw new Error("the transaction was rolled back: a statement in it had failed, and its error was not passed on");
+    }
+  }
+
+  async rollback(): Promise<void> {
+    if (this.broken) return;
+    await this.#end("ROLLBACK").catch(() => (this.broken = true));
+  }
+
+  async #end(sql: string): Promise<Answer> {
+    this.#over = true;
+    await this.#tail;
+    return this.#send(sql, undefined, undefined);
+  }
+
+  #run(sql: string, params: readonly unknown[] = []): Promise<Answer> {
+    if (this.#over) return Promise.reject(new Error("the transaction is over: a statement was not awaited"));
+    const answer = this.#tail.then(() => {
+      this.#limits.signal?.throwIfAborted();
+      return this.#send(sql, params, this.#limits.signal);
+    });
+    this.#tail = answer.catch(() => {});
+    return answer;
+  }
+
+  async #send(
+    sql: string,
+    params: readonly unknown[] | undefined,
+    signal: AbortSignal | undefined,
+    timeoutMs = this.#limits.answerTimeoutMs,
+  ): Promise<Answer> {
+    if (this.broken) throw databaseError(new Error("Connection terminated"));
+    let late = false;
+    const cut = () => {
+      this.broken = true;
+      // The connection is given up with the statement; the server notices by client_connection_check_interval.
+      destroy(this.#client);
+    };
+    const timer = setTimeout(() => {
+      late = true;
+      cut();
+    }, timeoutMs);
+    signal?.addEventListener("abort", cut, { once: true });
+    try {
+      return (await this.#client.query(this.#statement(sql, params))) as unknown as Answer;
+    } catch (error) {
+      this.broken ||= breaksConnection(error);
+      if (signal?.aborted) throw signal.reason;
+      if (late) throw dependencyDown("postgres", error);
+      throw databaseError(error, { readOnly: this.#limits.readOnly === true });
+    } finally {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", cut);
+    }
+  }
+
+  #statement(text: string, params: readonly unknown[] | undefined) {
+    if (params === undefined) return { text };
+    const name = this.#names?.of(text);
+    // The extended protocol takes one statement only, so that a text never holds a second one.
+    return { text, values: [...params], queryMode: "extended", ...(name === undefined ? {} : { name }) };
+  }
+
+  async #savepoint<T>(fn: () => Promise<T>): Promise<T> {
+    const name = `s${++this.#depth}`;
+    try {
+      await this.#run(`savepoint ${name}`);
+      try {
+        const result = await fn();
+        await this.#run(`release savepoint ${name}`);
+        return result;
+      } catch (error) {
+        if (!this.broken) await this.#run(`rollback to savepoint ${name}`);
+        throw error;
+      }
+    } finally {
+      this.#depth--;
+    }
+  }
+}
+
+interface Answer {
+  rows: Record<string, unknown>[];
+  rowCount: number;
+  command: string;
+}
+
+function atMostOne<R>(rows: R[]): R | undefined {
+  if (rows.length > 1) throw new Error(`a statement for at most one row returned ${rows.length}`);
+  return rows[0];
+}
+
+function destroy(client: PoolClient): void {
+  (client as unknown as { connection: { stream: { destroy(): void } } }).connection.stream.destroy();
+}

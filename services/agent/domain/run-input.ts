@@ -1,0 +1,64 @@
+import type { JsonObject, MessageInitShape } from "@bufbuild/protobuf";
+import type { ContentPartSchema, ContentPart as ProtoPart } from "#gen/agentmesh/common/v1/content_pb.ts";
+import type { ContentPart } from "../llm/chat-model.ts";
+
+/** What a caller asks an agent, parsed: the common part of Chat, ChatStream and StartRun. */
+export interface RunInput {
+  message: string;
+  /** `ses_…`, the caller's own UUID, or empty for a new session. */
+  sessionId: string;
+  agentId: string;
+  attachments: ContentPart[];
+  requestId: string;
+  endUserId: string;
+  context: JsonObject;
+}
+
+/** The request messages that carry a RunInput. */
+export interface RunInputRequest {
+  message: string;
+  sessionId: string;
+  agentId: string;
+  attachments: ProtoPart[];
+  requestId: string;
+  endUserId: string;
+  context?: JsonObject | undefined;
+}
+
+/** Narrows a request whose form was validated. */
+export function parseRunInput(request: RunInputRequest): RunInput {
+  return {
+    message: request.message,
+    sessionId: request.sessionId,
+    agentId: request.agentId,
+    attachments: request.attachments.map(contentFromProto),
+    requestId: request.requestId,
+    endUserId: request.endUserId,
+    context: request.context ?? {},
+  };
+}
+
+/** The stored form of a content part. */
+export function contentFromProto({ part }: ProtoPart): ContentPart {
+  if (part.case === "image") {
+    return { type: "image", mediaType: part.value.mediaType, data: Buffer.from(part.value.data).toString("base64") };
+  }
+  return { type: "text", text: part.case === "text" ? part.value.text : "" };
+}
+
+/** The wire form of a content part. */
+export function contentToProto(part: ContentPart): MessageInitShape<typeof ContentPartSchema> {
+  if (part.type === "text") return { part: { case: "text", value: { text: part.text } } };
+  return { part: { case: "image", value: { mediaType: part.mediaType, data: Buffer.from(part.data, "base64") } } };
+}
+
+/** A canonical form of the input for the idempotency hash: the same content gives the same bytes. */
+export function canonicalInput(input: RunInput): Uint8Array {
+  const { requestId: _, ...content } = input;
+  return new TextEncoder().encode(JSON.stringify(content, sortedKeys));
+}
+
+function sortedKeys(_key: string, value: unknown): unknown {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return value;
+  return Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)));
+}

@@ -1,0 +1,99 @@
+import { create, fromBinary } from "@bufbuild/protobuf";
+import type { Code, HandlerContext, ServiceImpl } from "@connectrpc/connect";
+import { ChatEventSchema, type ChatService } from "#gen/agentmesh/agent/v1/chat_service_pb.ts";
+import { RunState } from "#gen/agentmesh/agent/v1/run_pb.ts";
+import { UsageSummarySchema } from "#gen/agentmesh/common/v1/usage_pb.ts";
+import { StatusSchema } from "#gen/google/rpc/status_pb.ts";
+import { type Call, callOf, withSignal } from "#platform/rpc/call.ts";
+import { AppError } from "#platform/rpc/errors.ts";
+import type { Reason } from "#platform/rpc/reasons.ts";
+import { parseRunInput } from "../domain/run-input.ts";
+import { chatEvent, failureOf } from "../runs/chat-projection.ts";
+import { isTerminal } from "../runs/event-envelope.ts";
+import { isOver } from "../runs/run-state.ts";
+import type { OpenedRun, Runs } from "../runs/runs.ts";
+
+/** Longest wait of Chat for its answer; then it answers with state RUNNING and the run's id. */
+const CHAT_WAIT_MS = 10 * 60_000;
+/** Kept back from the caller's deadline, so that the answer with state RUNNING still reaches it. */
+const ANSWER_MARGIN_MS = 500;
+
+export function chatHandler(runs: Runs): ServiceImpl<typeof ChatService> {
+  return {
+    async chat(request, context) {
+      const call = callOf(context);
+      const opened = await runs.open(call, parseRunInput(request));
+      tellRun(context, opened);
+      await ended(runs, call, opened, request.cancelOnDisconnect);
+      return chatResponse(runs, call, opened);
+    },
+
+    async *chatStream(request, context) {
+      const call = callOf(context);
+      const opened = await runs.open(call, parseRunInput(request));
+      tellRun(context, opened);
+      const turn = { runId: opened.run.run_id, sessionId: opened.sessionId };
+      let over = false;
+      try {
+        for await (const frame of runs.watch(call, { runId: turn.runId, afterSeq: 0n, fresh: opened.fresh })) {
+          if (frame.kind === "open_items") {
+            const payload = { case: "openItems" as const, value: frame.open };
+            yield { event: create(ChatEventSchema, { seq: frame.open.asOfSeq, payload }) };
+          }
+          if (frame.kind !== "event") continue;
+          over = isTerminal(frame.event);
+          const event = chatEvent(frame.event, turn);
+          if (event !== undefined) yield { event };
+        }
+      } finally {
+        if (!over && request.cancelOnDisconnect) leave(runs, call, turn.runId);
+      }
+    },
+  };
+}
+
+/** Where the run can be watched again; a client that loses the stream before its first event needs it. */
+function tellRun(context: HandlerContext, { run }: OpenedRun): void {
+  context.responseHeader.set("location", `/api/v1/runs/${run.run_id}/events:stream`);
+}
+
+/** Waits for the terminal event, or until the longest wait is over. */
+async function ended(runs: Runs, call: Call, opened: OpenedRun, cancelOnDisconnect: boolean): Promise<void> {
+  const wait = Math.min(CHAT_WAIT_MS, (call.deadline ?? Number.POSITIVE_INFINITY) - Date.now() - ANSWER_MARGIN_MS);
+  const patience = AbortSignal.timeout(Math.max(1, wait));
+  const waiting = withSignal(call, AbortSignal.any([call.signal, patience]));
+  try {
+    const { run_id: runId } = opened.run;
+    for await (const _ of runs.watch(waiting, { runId, afterSeq: 0n, fresh: opened.fresh }));
+  } catch (error) {
+    if (call.signal.aborted && cancelOnDisconnect) leave(runs, call, opened.run.run_id);
+    if (!patience.aborted || call.signal.aborted) throw error;
+  }
+}
+
+/** The caller has left, so its signal is of no use for the cancellation. */
+function leave(runs: Runs, call: Call, runId: string): void {
+  runs.cancel(withSignal(call, AbortSignal.timeout(10_000)), runId, "disconnect").catch(() => {});
+}
+
+async function chatResponse(runs: Runs, call: Call, opened: OpenedRun) {
+  const run = await runs.get(call, opened.run.run_id);
+  if (run.state === RunState.FAILED && run.error !== null) {
+    const status = fromBinary(StatusSchema, run.error);
+    const { reason, message } = failureOf(status);
+    throw new AppError({
+      code: status.code as Code,
+      reason: reason as Reason,
+      message,
+      facts: { run_id: run.run_id, session_id: opened.sessionId },
+    });
+  }
+  return {
+    response: run.response,
+    sessionId: opened.sessionId,
+    runId: run.run_id,
+    state: isOver(run) ? run.state : RunState.RUNNING,
+    outcome: run.outcome,
+    ...(run.usage === null ? {} : { usage: fromBinary(UsageSummarySchema, run.usage) }),
+  };
+}

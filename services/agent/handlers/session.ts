@@ -1,0 +1,108 @@
+import { Code, type ServiceImpl } from "@connectrpc/connect";
+import type { Session, SessionService, UpdateSessionRequest } from "#gen/agentmesh/agent/v1/session_service_pb.ts";
+import { callOf } from "#platform/rpc/call.ts";
+import { AppError, invalidFields } from "#platform/rpc/errors.ts";
+import { openPage, pageSize, sealPage } from "#platform/rpc/paging.ts";
+import type { PageTokens } from "#platform/secrets/page-token.ts";
+import type { Cursor } from "../domain/cursor.ts";
+import { messageToProto, sessionToProto } from "../proto-mapping.ts";
+import type { SessionChange, Sessions } from "../sessions/sessions.ts";
+
+export function sessionHandler(sessions: Sessions, tokens: PageTokens): ServiceImpl<typeof SessionService> {
+  return {
+    async createSession({ session, requestId }, context) {
+      const { agentId = "", endUserId = "", title = "", labels = {} } = session ?? {};
+      const created = await sessions.create(callOf(context), { agentId, endUserId, title, labels }, requestId);
+      return { session: sessionToProto(created) };
+    },
+
+    async getSession({ sessionId }, context) {
+      return { session: sessionToProto(await sessions.get(callOf(context), sessionId)) };
+    },
+
+    async listSessions(request, context) {
+      const call = callOf(context);
+      const filter = { endUserId: request.endUserId, agentId: request.agentId };
+      const scope = { call, list: "sessions", filter };
+      const limit = pageSize(request.pageSize);
+      const after = openPage<Cursor>(tokens, request.pageToken, scope);
+      const rows = await sessions.list(call, filter, { limit: limit + 1, skip: request.skip, after });
+      const last = rows[limit - 1];
+      const more = rows.length > limit && last !== undefined;
+      return {
+        sessions: rows.slice(0, limit).map(sessionToProto),
+        nextPageToken: more ? sealPage(tokens, { time: last.sort_time, id: last.session_id }, scope) : "",
+      };
+    },
+
+    async updateSession(request, context) {
+      const { sessionId = "", etag = "" } = request.session ?? {};
+      if (sessionId === "") throw invalidFields({ field: "session.session_id", description: "is required" });
+      const updated = await sessions.update(callOf(context), sessionId, changeOf(request), etag);
+      return { session: sessionToProto(updated) };
+    },
+
+    async deleteSession({ sessionId, etag }, context) {
+      await sessions.delete(callOf(context), sessionId, etag);
+      return {};
+    },
+
+    async listMessages(request, context) {
+      const call = callOf(context);
+      const scope = { call, list: "messages", filter: { sessionId: request.sessionId } };
+      const limit = pageSize(request.pageSize);
+      const cursor = openPage<{ position: number }>(tokens, request.pageToken, scope);
+      const page = { limit: limit + 1, after: cursor?.position ?? 0 };
+      const rows = await sessions.messages(call, request.sessionId, page);
+      const last = rows[limit - 1];
+      const more = rows.length > limit && last !== undefined;
+      return {
+        messages: rows.slice(0, limit).flatMap(messageToProto),
+        nextPageToken: more ? sealPage(tokens, { position: last.position }, scope) : "",
+      };
+    },
+  };
+}
+
+const CHANGEABLE = ["title", "labels", "agent_id"] as const;
+type Changeable = (typeof CHANGEABLE)[number];
+
+/** The fields that an update names: those of its mask, else the populated ones (AIP-134). */
+function changeOf({ session, updateMask }: UpdateSessionRequest): SessionChange {
+  const values = valuesOf(session);
+  const paths = updateMask?.paths ?? [];
+  const chosen = new Set<Changeable>();
+  for (const path of paths) {
+    if (path === "*") for (const name of CHANGEABLE) chosen.add(name);
+    else if (isChangeable(path)) chosen.add(path);
+    else throw unknownPath(path);
+  }
+  if (paths.length === 0) {
+    if (values.title !== "") chosen.add("title");
+    if (values.agentId !== "") chosen.add("agent_id");
+    if (Object.keys(values.labels).length > 0) chosen.add("labels");
+  }
+  return {
+    title: chosen.has("title") ? values.title : undefined,
+    agentId: chosen.has("agent_id") ? values.agentId : undefined,
+    labels: chosen.has("labels") ? values.labels : undefined,
+  };
+}
+
+function valuesOf(session: Session | undefined) {
+  return { title: session?.title ?? "", agentId: session?.agentId ?? "", labels: session?.labels ?? {} };
+}
+
+function isChangeable(path: string): path is Changeable {
+  return (CHANGEABLE as readonly string[]).includes(path);
+}
+
+function unknownPath(path: string): AppError {
+  const description = `"${path}" cannot be changed; ${CHANGEABLE.join(", ")} can`;
+  return new AppError({
+    code: Code.InvalidArgument,
+    reason: "UPDATE_MASK_INVALID",
+    message: `update_mask: ${description}.`,
+    violations: [{ field: "update_mask", description }],
+  });
+}

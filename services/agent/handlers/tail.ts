@@ -1,0 +1,31 @@
+import type { ServiceImpl } from "@connectrpc/connect";
+import type { RunTailService } from "#gen/agentmesh/agent/v1/run_tail_service_pb.ts";
+import { callOf } from "#platform/rpc/call.ts";
+import { notFound, raise } from "#platform/rpc/errors.ts";
+import type { Runs } from "../runs/runs.ts";
+
+const WAIT_MS = 15_000;
+
+/** For other replicas of this service: what only the owner of a run has. */
+export function tailHandler(runs: Runs): ServiceImpl<typeof RunTailService> {
+  return {
+    async *tailRun({ runId }, context) {
+      const { principal, signal } = callOf(context);
+      using subscription = runs.subscribeOwned(principal.tenantId, runId) ?? raise(notFound("run"));
+      yield { frame: { case: "openItems", value: subscription.open } };
+      const { queue } = subscription;
+      while (!signal.aborted && queue.ended === undefined) {
+        await queue.wait(signal, WAIT_MS);
+        for (const event of queue.take()) yield { frame: { case: "event", value: event } };
+      }
+    },
+
+    async cancelOwnedRun({ runId, cause }, context) {
+      const { principal } = callOf(context);
+      const ended = runs.cancelOwned(principal.tenantId, runId, cause) ?? raise(notFound("run"));
+      await ended;
+      const run = await runs.get(callOf(context), runId);
+      return { terminalSeq: run.last_seq };
+    },
+  };
+}

@@ -1,0 +1,79 @@
+import type { AgentEvent } from "#gen/agentmesh/agent/v1/agent_event_pb.ts";
+
+/** Bytes that wait for one reader before it is detached to the log. */
+export const MAX_QUEUED_BYTES = 256 * 1024;
+
+/** Why a queue has nothing more to give. */
+export type QueueEnd = "closed" | "lagged";
+
+/**
+ * Events on their way to one reader. The producer never waits: a reader that lets more than MAX_QUEUED_BYTES pile up has
+ * its queue emptied and is told that it lags; it then catches up from the log.
+ */
+export class EventQueue {
+  #events: AgentEvent[] = [];
+  #bytes = 0;
+  #end: QueueEnd | undefined;
+  #wake: (() => void) | undefined;
+
+  push(event: AgentEvent): void {
+    if (this.#end !== undefined) return;
+    this.#bytes += weight(event);
+    if (this.#bytes > MAX_QUEUED_BYTES) {
+      this.end("lagged");
+      return;
+    }
+    this.#events.push(event);
+    this.#wake?.();
+  }
+
+  end(why: QueueEnd): void {
+    if (this.#end !== undefined) return;
+    this.#end = why;
+    if (why === "lagged") this.#events = [];
+    this.#wake?.();
+  }
+
+  /** What waits, at once; empty when nothing does. */
+  take(): AgentEvent[] {
+    const events = this.#events;
+    this.#events = [];
+    this.#bytes = 0;
+    return events;
+  }
+
+  /** Set once the queue is at its end and empty. */
+  get ended(): QueueEnd | undefined {
+    return this.#events.length === 0 ? this.#end : undefined;
+  }
+
+  /** Resolves when there is something to take, the queue has ended, the signal aborts, or `ms` have passed. */
+  async wait(signal: AbortSignal, ms: number): Promise<"ready" | "idle"> {
+    if (this.#events.length > 0 || this.#end !== undefined || signal.aborted) return "ready";
+    return new Promise((resolve) => {
+      const finish = (how: "ready" | "idle") => {
+        clearTimeout(timer);
+        signal.removeEventListener("abort", aborted);
+        this.#wake = undefined;
+        resolve(how);
+      };
+      const aborted = () => finish("ready");
+      const timer = setTimeout(finish, ms, "idle");
+      signal.addEventListener("abort", aborted, { once: true });
+      this.#wake = () => finish("ready");
+    });
+  }
+}
+
+/** About what an event takes on the wire; exact sizes would cost an encoding per reader. */
+function weight({ payload }: AgentEvent): number {
+  switch (payload.case) {
+    case "textDelta":
+    case "reasoningDelta":
+      return 100 + payload.value.text.length;
+    case "toolCallArgumentsDelta":
+      return 100 + payload.value.jsonFragment.length;
+    default:
+      return 1000;
+  }
+}

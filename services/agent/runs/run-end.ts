@@ -1,0 +1,80 @@
+import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
+import { anyPack } from "@bufbuild/protobuf/wkt";
+import { Code } from "@connectrpc/connect";
+import { RetryAdvice } from "#gen/agentmesh/agent/v1/agent_event_pb.ts";
+import { type RunOutcome, RunState } from "#gen/agentmesh/agent/v1/run_pb.ts";
+import { type UsageSummary, UsageSummarySchema } from "#gen/agentmesh/common/v1/usage_pb.ts";
+import { ErrorInfoSchema } from "#gen/google/rpc/error_details_pb.ts";
+import { type Status, StatusSchema } from "#gen/google/rpc/status_pb.ts";
+import { ERROR_DOMAIN, type Reason } from "#platform/rpc/reasons.ts";
+import { endRun } from "../store/run-store.ts";
+import { freeSession } from "../store/session-store.ts";
+import type { EventBody } from "./event-envelope.ts";
+import type { RunLog } from "./run-log.ts";
+
+/** How a run ends: exactly one of these becomes its terminal event. */
+export type RunEnd =
+  | { kind: "completed"; outcome: RunOutcome; response: string }
+  | { kind: "failed"; error: Status; retry: RetryAdvice }
+  | { kind: "cancelled"; cause: string };
+
+/** A failure with its machine-readable reason, as `run_failed` carries it. */
+export function failure(
+  code: Code,
+  reason: Reason,
+  message: string,
+  retry: RetryAdvice,
+  facts: Record<string, string> = {},
+): RunEnd {
+  const info = create(ErrorInfoSchema, { reason, domain: ERROR_DOMAIN, metadata: facts });
+  const error = create(StatusSchema, { code, message, details: [anyPack(ErrorInfoSchema, info)] });
+  return { kind: "failed", error, retry };
+}
+
+/** The end of a run whose owner died or lost its lease. */
+export function ownerLost(): RunEnd {
+  return failure(
+    Code.Aborted,
+    "OWNER_LOST",
+    "The process that worked on this run is gone. What was completed is stored; send the message again to continue.",
+    RetryAdvice.EXHAUSTED,
+  );
+}
+
+/**
+ * Writes the end of a run: the terminal event, the run's state and the session's freedom, in one transaction under the
+ * fence. Throws when that could not be written.
+ */
+export async function finishRun(log: RunLog, end: RunEnd, usage: UsageSummary): Promise<void> {
+  log.append({
+    body: terminalBody(end, usage),
+    within: async (tx) => {
+      await endRun(tx, log.fence, {
+        state: STATES[end.kind],
+        outcome: end.kind === "completed" ? end.outcome : 0,
+        error: end.kind === "failed" ? toBinary(StatusSchema, end.error) : null,
+        usage: toBinary(UsageSummarySchema, usage),
+        response: end.kind === "completed" ? end.response : "",
+      });
+      await freeSession(tx, log.ids.sessionId, log.ids.runId);
+    },
+  });
+  await log.flush();
+}
+
+const STATES = { completed: RunState.COMPLETED, failed: RunState.FAILED, cancelled: RunState.CANCELLED } as const;
+
+type UsageInit = MessageInitShape<typeof UsageSummarySchema>;
+
+function terminalBody(end: RunEnd, usage: UsageInit): EventBody {
+  switch (end.kind) {
+    case "completed":
+      return {
+        payload: { case: "runCompleted", value: { outcome: end.outcome, response: end.response, usage } },
+      };
+    case "failed":
+      return { payload: { case: "runFailed", value: { error: end.error, retry: end.retry, usage } } };
+    case "cancelled":
+      return { payload: { case: "runCancelled", value: { cause: end.cause, usage } } };
+  }
+}

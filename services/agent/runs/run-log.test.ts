@@ -1,0 +1,207 @@
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { fromBinary } from "@bufbuild/protobuf";
+import { type AgentEvent, AgentEventSchema, Retention } from "#gen/agentmesh/agent/v1/agent_event_pb.ts";
+import { RunOutcome, RunState } from "#gen/agentmesh/agent/v1/run_pb.ts";
+import { newId } from "#platform/id.ts";
+import { createLog } from "#platform/telemetry/log.ts";
+import { skipWithoutPostgres, type TestDatabase, testDatabase } from "#platform/testing/private-postgres.ts";
+import { LeaseLost } from "../errors.ts";
+import { claimExpired, eventsAfter, insertRun, renewLeases, runById, SEQ_BLOCK } from "../store/run-store.ts";
+import { insertSession, occupySession, sessionById } from "../store/session-store.ts";
+import type { EventBody } from "./event-envelope.ts";
+import { Reaper } from "./reaper.ts";
+import { finishRun } from "./run-end.ts";
+import { RunLog } from "./run-log.ts";
+import { UsageTotal } from "./usage-total.ts";
+
+const services = [{ schema: "agent", dir: fileURLToPath(new URL("../store/migrations", import.meta.url)) }];
+const text = (value: string): EventBody => ({
+  itemId: "msg_a",
+  payload: { case: "textDelta", value: { text: value } },
+});
+const note = (reason: string): EventBody => ({ payload: { case: "notice", value: { reason } } });
+
+describe("the log of a run", { skip: skipWithoutPostgres() }, () => {
+  let database: TestDatabase;
+  const tenantId = newId("ten");
+  before(async () => {
+    database = await testDatabase({ services });
+  });
+  after(() => database.drop());
+
+  async function newRun(
+    leaseMs = 60_000,
+  ): Promise<{ log: RunLog; runId: string; sessionId: string; shown: AgentEvent[] }> {
+    const sessionId = newId("ses");
+    const runId = newId("run");
+    const principal = { tenantId, subject: "key_1", scopes: [], credentialId: "key_1", actors: [] };
+    const run = await database.db.tenant(tenantId, async (tx) => {
+      await insertSession(tx, { sessionId, externalId: null, endUserId: "", agentId: "", title: "", labels: {} });
+      const inserted = await insertRun(tx, {
+        runId,
+        sessionId,
+        endUserId: "",
+        agentId: "agt_1",
+        agentVersion: 1,
+        principal,
+        owner: "ins_a",
+        ownerAddress: "http://a",
+        leaseMs,
+      });
+      await occupySession(tx, sessionId, runId);
+      return inserted;
+    });
+    const log = new RunLog({
+      database: database.db,
+      fence: { tenantId, runId, owner: run.owner, epoch: run.epoch },
+      ids: { runId, sessionId, agentId: "agt_1" },
+      lastDurableSeq: 0n,
+      nextSeq: 1n,
+      retryForMs: 1_000,
+      onCommitted: () => {},
+    });
+    const shown: AgentEvent[] = [];
+    const push = log.feed.push.bind(log.feed);
+    log.feed.push = (event) => {
+      shown.push(event);
+      push(event);
+    };
+    return { log, runId, sessionId, shown };
+  }
+
+  const stored = async (runId: string) =>
+    (await database.db.tenant(tenantId, (tx) => eventsAfter(tx, runId, 0n, 1_000))).map((bytes) =>
+      fromBinary(AgentEventSchema, bytes),
+    );
+
+  test("shows a preview at once and a durable event only when it is committed, in the order of appending", async () => {
+    const { log, runId, shown } = await newRun();
+    log.transient(text("a"));
+    assert.equal(shown.length, 1);
+    log.append({ body: note("one") });
+    log.transient(text("b"));
+    log.append({ body: note("two") });
+    assert.equal(shown.length, 1, "what waits for a commit is not shown, and neither is what comes after it");
+    await log.flush();
+    assert.deepEqual(
+      shown.map(({ type, seq }) => [type, seq]),
+      [
+        ["text_delta", 1n],
+        ["notice", 2n],
+        ["text_delta", 3n],
+        ["notice", 4n],
+      ],
+    );
+    assert.deepEqual(
+      await stored(runId),
+      shown.filter(({ retention }) => retention === Retention.DURABLE),
+    );
+  });
+
+  test("chains durable events by prev_seq over every gap that previews leave", async () => {
+    const { log, runId } = await newRun();
+    for (let i = 0; i < 20; i++) {
+      for (let j = 0; j < i % 3; j++) log.transient(text("x"));
+      log.append({ body: note(String(i)) });
+      if (i % 4 === 0) await log.flush();
+    }
+    await log.flush();
+    let previous = 0n;
+    for (const { prevSeq, seq } of await stored(runId)) {
+      assert.equal(prevSeq, previous);
+      previous = seq;
+    }
+    const row = await database.db.tenant(tenantId, (tx) => runById(tx, runId));
+    assert.equal(row?.last_seq, previous);
+  });
+
+  test("stores what belongs to an event in its transaction, or neither", async () => {
+    const { log, runId } = await newRun();
+    log.append({
+      body: note("doomed"),
+      within: async () => {
+        throw new Error("no");
+      },
+    });
+    await assert.rejects(log.flush(), /no/);
+    assert.deepEqual(await stored(runId), []);
+    assert.throws(() => log.check(), /no/);
+  });
+
+  test("an owner whose epoch has passed writes nothing and shows nothing", async () => {
+    const { log, runId, shown } = await newRun(1);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    const claimed = await database.db.worker((tx) =>
+      claimExpired(tx, { owner: "ins_b", address: "", leaseMs: 60_000 }, 10),
+    );
+    assert.ok(claimed.some((one) => one.runId === runId));
+    log.append({ body: note("late") });
+    await assert.rejects(log.flush(), LeaseLost);
+    assert.deepEqual([await stored(runId), shown], [[], []]);
+    await assert.rejects(finishRun(log, { kind: "cancelled", cause: "caller" }, new UsageTotal().summary()), LeaseLost);
+  });
+
+  test("ends once: state, terminal event and the session's freedom together, and nothing after it", async () => {
+    const { log, runId, sessionId } = await newRun();
+    await finishRun(
+      log,
+      { kind: "completed", outcome: RunOutcome.ANSWERED, response: "hi" },
+      new UsageTotal().summary(),
+    );
+    const { run, session } = await database.db.tenant(tenantId, async (tx) => ({
+      run: await runById(tx, runId),
+      session: await sessionById(tx, sessionId),
+    }));
+    assert.equal(run?.state, RunState.COMPLETED);
+    assert.equal(run?.response, "hi");
+    assert.equal(session?.active_run_id, null);
+    log.append({ body: note("afterwards") });
+    await assert.rejects(log.flush(), LeaseLost);
+    assert.equal((await stored(runId)).at(-1)?.type, "run_completed");
+  });
+
+  test("a heartbeat keeps the runs that are still ours and names no others", async () => {
+    const mine = await newRun();
+    const other = await newRun();
+    const fences = [mine.log.fence, { ...other.log.fence, epoch: 7 }];
+    const kept = await database.db.worker((tx) => renewLeases(tx, "ins_a", fences, 60_000));
+    assert.deepEqual([...kept], [mine.runId]);
+  });
+
+  test("the reaper ends a dead owner's run above its numbers, voids its open step, and does so once among many", async () => {
+    const { log, runId, sessionId } = await newRun(300);
+    log.append({ body: { payload: { case: "stepStarted", value: { step: 1 } } }, openStep: 1 });
+    await log.flush();
+    await new Promise((resolve) => setTimeout(resolve, 350));
+    const reapers = ["ins_c", "ins_d", "ins_e"].map(
+      (owner) =>
+        new Reaper({
+          database: database.db,
+          owner,
+          address: "",
+          leaseMs: 60_000,
+          everyMs: 1_000,
+          log: createLog({ level: "silent", service: "test" }),
+          announce: () => {},
+          onReaped: () => {},
+        }),
+    );
+    await Promise.all(reapers.map((reaper) => reaper.reap()));
+    const events = await stored(runId);
+    assert.deepEqual(
+      events.map(({ type }) => type),
+      ["step_started", "item_discarded", "run_failed"],
+    );
+    assert.ok((events[1]?.seq ?? 0n) > SEQ_BLOCK, "the next owner's numbers begin above the reserved ones");
+    assert.equal(events[1]?.prevSeq, events[0]?.seq);
+    const { run, session } = await database.db.tenant(tenantId, async (tx) => ({
+      run: await runById(tx, runId),
+      session: await sessionById(tx, sessionId),
+    }));
+    assert.equal(run?.state, RunState.FAILED);
+    assert.equal(run?.epoch, 2);
+    assert.equal(session?.active_run_id, null);
+  });
+});

@@ -1,0 +1,151 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { toBinary } from "@bufbuild/protobuf";
+import { type AgentEvent, AgentEventSchema, Retention } from "#gen/agentmesh/agent/v1/agent_event_pb.ts";
+import type { Database, Tx } from "#platform/postgres/database.ts";
+import { reasonOf } from "#platform/rpc/errors.ts";
+import { appendEvents, type Fence, runById } from "../store/run-store.ts";
+import { durableEvent, type EventBody, isTerminal, type RunIds, transientEvent } from "./event-envelope.ts";
+import { LiveFeed } from "./live-feed.ts";
+
+export interface RunLogOptions {
+  database: Database;
+  fence: Fence;
+  ids: RunIds;
+  /** seq of the newest durable event, and the first free number. */
+  lastDurableSeq: bigint;
+  nextSeq: bigint;
+  /** How long a write is tried again while the database is away: the lease's length, after which another may own the run. */
+  retryForMs: number;
+  /** Told after each commit, with the newest durable event. */
+  onCommitted(event: AgentEvent): void;
+}
+
+/** A durable event and what is written with it. */
+export interface DurableEntry {
+  body: EventBody;
+  /** The step that is open from this event on; 0 when none is. */
+  openStep?: number | undefined;
+  /** Writes what belongs to the event, in its transaction. */
+  within?: ((tx: Tx) => Promise<void>) | undefined;
+}
+
+type Entry = { durable: DurableEntry } | { transient: EventBody };
+
+const RETRIED: ReadonlySet<string | undefined> = new Set(["DEPENDENCY_DOWN", "CONCURRENT_CHANGE"]);
+
+/**
+ * The event log of a run that this process owns, with one writer: the run's executor. Durable events are committed under
+ * the fence before anyone sees them and chained by prev_seq; transient ones are shown at once and stored nowhere.
+ * Commits run beside the work: what is appended while one is under way goes into the next one, and is shown in the order
+ * in which it was appended.
+ */
+export class RunLog {
+  readonly feed = new LiveFeed();
+  readonly ids: RunIds;
+  readonly fence: Fence;
+  readonly #options: RunLogOptions;
+  #nextSeq: bigint;
+  #prevSeq: bigint;
+  #waiting: Entry[] = [];
+  #writing: Promise<void> | undefined;
+  #broken: unknown;
+
+  constructor(options: RunLogOptions) {
+    this.#options = options;
+    this.ids = options.ids;
+    this.fence = options.fence;
+    this.#nextSeq = options.nextSeq;
+    this.#prevSeq = options.lastDurableSeq;
+  }
+
+  /** Shows a preview: at once, or behind the durable events that wait for their commit. */
+  transient(body: EventBody): void {
+    if (this.#writing === undefined) this.feed.push(transientEvent(this.ids.runId, this.#nextSeq++, body));
+    else this.#waiting.push({ transient: body });
+  }
+
+  /** Appends a durable event. It is committed soon, and shown then; see flush. */
+  append(entry: DurableEntry): void {
+    this.#waiting.push({ durable: entry });
+    this.#writing ??= this.#write();
+  }
+
+  /**
+   * Resolves when everything that was appended is committed and shown. Throws when the log is broken: LeaseLost when the
+   * fence no longer holds, or what the database said; then nothing that was not shown was written.
+   */
+  async flush(): Promise<void> {
+    while (this.#writing !== undefined) await this.#writing;
+    this.check();
+  }
+
+  /** Throws when the log is broken, without waiting. */
+  check(): void {
+    if (this.#broken !== undefined) throw this.#broken;
+  }
+
+  async #write(): Promise<void> {
+    // After the appends of the same tick, so that they share a commit.
+    await Promise.resolve();
+    try {
+      while (this.#waiting.length > 0 && this.#broken === undefined) {
+        const entries = this.#waiting;
+        this.#waiting = [];
+        await this.#commit(entries);
+      }
+    } catch (error) {
+      this.#broken = error;
+    } finally {
+      this.#writing = undefined;
+    }
+  }
+
+  async #commit(entries: readonly Entry[]): Promise<void> {
+    let seq = this.#nextSeq;
+    let prevSeq = this.#prevSeq;
+    const events: AgentEvent[] = [];
+    const durables: DurableEntry[] = [];
+    for (const entry of entries) {
+      if ("transient" in entry) {
+        events.push(transientEvent(this.ids.runId, seq++, entry.transient));
+        continue;
+      }
+      events.push(durableEvent(this.ids, seq, prevSeq, entry.durable.body));
+      durables.push(entry.durable);
+      prevSeq = seq++;
+    }
+    if (durables.length > 0) await this.#store(events, durables, prevSeq);
+    this.#nextSeq = seq;
+    this.#prevSeq = prevSeq;
+    for (const event of events) this.feed.push(event);
+    const newest = events.findLast(({ retention }) => retention === Retention.DURABLE);
+    if (newest === undefined) return;
+    this.#options.onCommitted(newest);
+    if (isTerminal(newest)) this.feed.close();
+  }
+
+  /**
+   * One transaction, tried again while the database is away and the lease may still hold. When a commit's outcome is
+   * unknown, the run row tells it: last_seq is the newest number that was committed.
+   */
+  async #store(events: readonly AgentEvent[], durables: readonly DurableEntry[], lastSeq: bigint): Promise<void> {
+    const rows = events
+      .filter(({ retention }) => retention === Retention.DURABLE)
+      .map((event) => ({ seq: event.seq, type: event.type, event: toBinary(AgentEventSchema, event) }));
+    const openStep = durables.findLast((entry) => entry.openStep !== undefined)?.openStep;
+    const { database, retryForMs } = this.#options;
+    const giveUpAt = performance.now() + retryForMs;
+    for (let attempt = 0; ; attempt++) {
+      try {
+        return await database.tenant(this.fence.tenantId, async (tx) => {
+          if (attempt > 0 && (await runById(tx, this.ids.runId))?.last_seq === lastSeq) return;
+          await appendEvents(tx, this.fence, rows, openStep);
+          for (const { within } of durables) await within?.(tx);
+        });
+      } catch (error) {
+        if (!RETRIED.has(reasonOf(error)) || performance.now() > giveUpAt) throw error;
+        await sleep(Math.min(100 * 2 ** attempt, 1000));
+      }
+    }
+  }
+}

@@ -1,0 +1,150 @@
+import { Code } from "@connectrpc/connect";
+import { newId } from "#platform/id.ts";
+import { audit } from "#platform/postgres/audit.ts";
+import type { Database, Tx } from "#platform/postgres/database.ts";
+import { idempotent } from "#platform/postgres/idempotency.ts";
+import type { Call } from "#platform/rpc/call.ts";
+import { AppError, etagMismatch, notFound, raise } from "#platform/rpc/errors.ts";
+import type { Cursor } from "../domain/cursor.ts";
+import { ownerFor, type Reach, reaches, readReach, writeReach } from "../domain/ownership.ts";
+import * as messages from "../store/message-store.ts";
+import * as store from "../store/session-store.ts";
+
+const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
+
+export interface SessionsDeps {
+  database: Database;
+  /** Cancels a run wherever it is owned, and waits until it has ended. */
+  cancelRun(call: Call, runId: string, cause: string): Promise<void>;
+}
+
+export interface SessionChange {
+  title?: string | undefined;
+  labels?: Record<string, string> | undefined;
+  agentId?: string | undefined;
+}
+
+/** Conversations: who may see them, and what may be done with them. */
+export class Sessions {
+  readonly #deps: SessionsDeps;
+
+  constructor(deps: SessionsDeps) {
+    this.#deps = deps;
+  }
+
+  async create(
+    call: Call,
+    session: Omit<store.NewSession, "sessionId" | "externalId">,
+    requestId: string,
+  ): Promise<store.SessionRow> {
+    return this.#tenant(call, async (tx) => {
+      const request = new TextEncoder().encode(JSON.stringify(session));
+      const method = "SessionService.CreateSession";
+      const { response } = await idempotent(tx, { schema: "agent", call, method, requestId, request }, async () => {
+        const sessionId = newId("ses");
+        const endUserId = ownerFor(call.principal, session.endUserId);
+        await store.insertSession(tx, { ...session, sessionId, externalId: null, endUserId });
+        await audit(tx, "agent", call, { type: "session.created", resource: sessionId });
+        return new TextEncoder().encode(sessionId);
+      });
+      return (await store.sessionById(tx, Buffer.from(response).toString())) ?? raise(notFound("session"));
+    });
+  }
+
+  async get(call: Call, sessionId: string): Promise<store.SessionRow> {
+    return this.#tenant(call, (tx) => findSession(tx, sessionId, readReach(call.principal)));
+  }
+
+  async list(
+    call: Call,
+    filter: { endUserId: string; agentId: string },
+    page: { limit: number; skip: number; after: Cursor | undefined },
+  ): Promise<store.SessionRow[]> {
+    const reach = readReach(call.principal);
+    if (reach.endUserId !== undefined && filter.endUserId !== "" && filter.endUserId !== reach.endUserId) return [];
+    return this.#tenant(call, (tx) =>
+      store.listSessions(
+        tx,
+        { endUserId: reach.endUserId ?? (filter.endUserId || undefined), agentId: filter.agentId || undefined },
+        page,
+      ),
+    );
+  }
+
+  async update(call: Call, sessionId: string, change: SessionChange, etag: string): Promise<store.SessionRow> {
+    return this.#tenant(call, async (tx) => {
+      const session = await findSession(tx, sessionId, writeReach(call.principal), true);
+      requireEtag(session, etag);
+      const updated = await store.updateSession(tx, session.session_id, {
+        title: change.title ?? session.title,
+        labels: change.labels ?? session.labels,
+        agentId: change.agentId ?? session.agent_id,
+      });
+      await audit(tx, "agent", call, { type: "session.updated", resource: session.session_id });
+      return updated ?? raise(notFound("session"));
+    });
+  }
+
+  /** Cancels the session's run first, so that nothing is written into a session that is gone. */
+  async delete(call: Call, sessionId: string, etag: string): Promise<void> {
+    const found = await this.#tenant(call, (tx) => findSession(tx, sessionId, writeReach(call.principal)));
+    requireEtag(found, etag);
+    if (found.active_run_id !== null) await this.#deps.cancelRun(call, found.active_run_id, "session_deleted");
+    await this.#tenant(call, async (tx) => {
+      const session = await findSession(tx, found.session_id, writeReach(call.principal), true);
+      if (session.active_run_id !== null) throw stillBusy(session.active_run_id);
+      await store.deleteSession(tx, session.session_id);
+      await audit(tx, "agent", call, { type: "session.deleted", resource: session.session_id });
+    });
+  }
+
+  async messages(
+    call: Call,
+    sessionId: string,
+    page: { limit: number; after: number },
+  ): Promise<messages.MessageRow[]> {
+    return this.#tenant(call, async (tx) => {
+      const session = await findSession(tx, sessionId, readReach(call.principal));
+      return messages.listMessages(tx, session.session_id, page);
+    });
+  }
+
+  #tenant<T>(call: Call, fn: (tx: Tx) => Promise<T>): Promise<T> {
+    return this.#deps.database.tenant(call.principal.tenantId, fn, { signal: call.signal, deadline: call.deadline });
+  }
+}
+
+/** A session within reach, by its id or by the caller's own UUID for it; else NOT_FOUND. */
+export async function findSession(tx: Tx, id: string, reach: Reach, lock = false): Promise<store.SessionRow> {
+  const session = UUID.test(id)
+    ? await store.sessionByExternalId(tx, id.toLowerCase(), reach.endUserId)
+    : await store.sessionById(tx, id, lock);
+  if (session === undefined || !reaches(reach, session)) throw notFound("session");
+  if (lock && session.external_id !== null)
+    return (await store.sessionById(tx, session.session_id, true)) ?? raise(notFound("session"));
+  return session;
+}
+
+/** True for an id that is the caller's own. */
+export function isExternalId(id: string): boolean {
+  return UUID.test(id);
+}
+
+/** The version tag of a session. */
+export function sessionEtag(session: Pick<store.SessionRow, "version">): string {
+  return String(session.version);
+}
+
+function requireEtag(session: store.SessionRow, etag: string): void {
+  if (etag !== "" && etag !== sessionEtag(session)) throw etagMismatch();
+}
+
+function stillBusy(runId: string): AppError {
+  return new AppError({
+    code: Code.Aborted,
+    reason: "SESSION_BUSY",
+    message: "A new run began in the session while it was being deleted. Try again.",
+    facts: { run_id: runId },
+    retryAfterMs: 1000,
+  });
+}

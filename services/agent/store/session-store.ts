@@ -1,0 +1,148 @@
+import type { Tx } from "#platform/postgres/database.ts";
+import type { Cursor } from "../domain/cursor.ts";
+
+/** A row of agent.sessions. */
+export interface SessionRow {
+  session_id: string;
+  external_id: string | null;
+  end_user_id: string;
+  agent_id: string;
+  title: string;
+  labels: Record<string, string>;
+  message_count: number;
+  active_run_id: string | null;
+  version: number;
+  create_time: Date;
+  update_time: Date;
+  /** create_time with microseconds, for page cursors. */
+  sort_time: string;
+}
+
+export interface NewSession {
+  sessionId: string;
+  externalId: string | null;
+  endUserId: string;
+  agentId: string;
+  title: string;
+  labels: Record<string, string>;
+}
+
+export interface SessionFilter {
+  /** Only this user's; undefined for all of the tenant's. */
+  endUserId: string | undefined;
+  agentId: string | undefined;
+}
+
+const COLUMNS = `session_id, external_id, end_user_id, agent_id, title, labels, message_count, active_run_id, version,
+  create_time, update_time, create_time::text AS sort_time`;
+
+export async function insertSession(tx: Tx, session: NewSession): Promise<SessionRow> {
+  const rows = await tx.query<SessionRow>(
+    `INSERT INTO agent.sessions (tenant_id, session_id, external_id, end_user_id, agent_id, title, labels)
+     VALUES (agentmesh.current_tenant(), $1, $2, $3, $4, $5, $6)
+     ON CONFLICT DO NOTHING RETURNING ${COLUMNS}`,
+    [
+      session.sessionId,
+      session.externalId,
+      session.endUserId,
+      session.agentId,
+      session.title,
+      JSON.stringify(session.labels),
+    ],
+  );
+  // Another call of the same user with the same UUID was first: theirs is the session.
+  return rows[0] ?? ((await sessionByExternalId(tx, session.externalId ?? "", session.endUserId)) as SessionRow);
+}
+
+/** Finds a live session by its own id. `lock` keeps others from starting a run in it until the transaction ends. */
+export async function sessionById(tx: Tx, sessionId: string, lock = false): Promise<SessionRow | undefined> {
+  return tx.one<SessionRow>(
+    `SELECT ${COLUMNS} FROM agent.sessions
+     WHERE tenant_id = agentmesh.current_tenant() AND session_id = $1 AND delete_time IS NULL${lock ? " FOR UPDATE" : ""}`,
+    [sessionId],
+  );
+}
+
+/** Finds a live session by the caller's own id; of any user when `endUserId` is undefined and only one has it. */
+export async function sessionByExternalId(
+  tx: Tx,
+  externalId: string,
+  endUserId: string | undefined,
+): Promise<SessionRow | undefined> {
+  const rows = await tx.query<SessionRow>(
+    `SELECT ${COLUMNS} FROM agent.sessions
+     WHERE tenant_id = agentmesh.current_tenant() AND external_id = $1 AND delete_time IS NULL
+       AND ($2::text IS NULL OR end_user_id = $2) LIMIT 2`,
+    [externalId, endUserId ?? null],
+  );
+  return rows.length === 1 ? rows[0] : undefined;
+}
+
+export async function listSessions(
+  tx: Tx,
+  filter: SessionFilter,
+  page: { limit: number; skip: number; after: Cursor | undefined },
+): Promise<SessionRow[]> {
+  return tx.query<SessionRow>(
+    `SELECT ${COLUMNS} FROM agent.sessions
+     WHERE tenant_id = agentmesh.current_tenant() AND delete_time IS NULL
+       AND ($1::text IS NULL OR end_user_id = $1)
+       AND ($2::text IS NULL OR agent_id = $2)
+       AND ($3::timestamptz IS NULL OR (create_time, session_id) < ($3, $4))
+     ORDER BY create_time DESC, session_id DESC LIMIT $5 OFFSET $6`,
+    [
+      filter.endUserId ?? null,
+      filter.agentId ?? null,
+      page.after?.time ?? null,
+      page.after?.id ?? null,
+      page.limit,
+      page.skip,
+    ],
+  );
+}
+
+export async function updateSession(
+  tx: Tx,
+  sessionId: string,
+  values: { title: string; labels: Record<string, string>; agentId: string },
+): Promise<SessionRow | undefined> {
+  return tx.one<SessionRow>(
+    `UPDATE agent.sessions SET title = $2, labels = $3, agent_id = $4, version = version + 1, update_time = clock_timestamp()
+     WHERE tenant_id = agentmesh.current_tenant() AND session_id = $1 AND delete_time IS NULL RETURNING ${COLUMNS}`,
+    [sessionId, values.title, JSON.stringify(values.labels), values.agentId],
+  );
+}
+
+export async function deleteSession(tx: Tx, sessionId: string): Promise<void> {
+  await tx.execute(
+    `UPDATE agent.sessions SET delete_time = clock_timestamp(), version = version + 1
+     WHERE tenant_id = agentmesh.current_tenant() AND session_id = $1`,
+    [sessionId],
+  );
+}
+
+/** Marks the run that works in a session. */
+export async function occupySession(tx: Tx, sessionId: string, runId: string): Promise<void> {
+  await tx.execute(
+    `UPDATE agent.sessions SET active_run_id = $2, version = version + 1, update_time = clock_timestamp()
+     WHERE tenant_id = agentmesh.current_tenant() AND session_id = $1`,
+    [sessionId, runId],
+  );
+}
+
+/** Frees a session from a run that has ended; does nothing when another run has it. */
+export async function freeSession(tx: Tx, sessionId: string, runId: string): Promise<void> {
+  await tx.execute(
+    `UPDATE agent.sessions SET active_run_id = NULL, version = version + 1, update_time = clock_timestamp()
+     WHERE tenant_id = agentmesh.current_tenant() AND session_id = $1 AND active_run_id = $2`,
+    [sessionId, runId],
+  );
+}
+
+/** Counts the sessions of the tenant that have a run in progress. */
+export async function countActiveSessions(tx: Tx): Promise<number> {
+  const row = await tx.one<{ n: number }>(
+    `SELECT count(*)::int AS n FROM agent.runs WHERE tenant_id = agentmesh.current_tenant() AND state IN (1, 2, 3)`,
+  );
+  return row?.n ?? 0;
+}

@@ -1,0 +1,76 @@
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import type { ServiceImpl } from "@connectrpc/connect";
+import type { ContentPartSchema } from "#gen/agentmesh/common/v1/content_pb.ts";
+import { RiskClass } from "#gen/agentmesh/common/v1/risk_pb.ts";
+import type {
+  ExecuteToolResponseSchema,
+  ToolExecutionService,
+} from "#gen/agentmesh/tool/v1/tool_execution_service_pb.ts";
+import type { ToolSchema, ToolService } from "#gen/agentmesh/tool/v1/tool_service_pb.ts";
+import { callOf } from "#platform/rpc/call.ts";
+import type { CodeTool, Risk, ToolContent } from "./domain/define-tool.ts";
+import type { ExecutedCall } from "./domain/execution.ts";
+import type { Tools } from "./domain/tools.ts";
+
+export function toolHandler(tools: Tools): ServiceImpl<typeof ToolService> {
+  return {
+    listTools(request, context) {
+      const page = tools.list(callOf(context), request);
+      return { tools: page.tools.map(toolMessage), nextPageToken: page.nextPageToken };
+    },
+    getTool: (request) => ({ tool: toolMessage(tools.get(request.toolId)) }),
+  };
+}
+
+export function toolExecutionHandler(tools: Tools): ServiceImpl<typeof ToolExecutionService> {
+  return {
+    describeTools: (request) => ({ tools: tools.describe(request.names).map(toolMessage) }),
+    async *executeTool(request, context) {
+      const execution = tools.execute(callOf(context), request);
+      try {
+        let step = await execution.next();
+        for (; !step.done; step = await execution.next()) yield { frame: { case: "progress", value: step.value } };
+        yield resultFrame(step.value);
+      } finally {
+        // Reached by a reader that leaves too; the call is then cancelled and recorded before this one ends.
+        await execution.return(undefined as never);
+      }
+    },
+  };
+}
+
+type ResultFrame = MessageInitShape<typeof ExecuteToolResponseSchema>;
+
+function resultFrame({ result, durationMs }: ExecutedCall): ResultFrame {
+  const { content, structuredJson, isError, truncated } = result;
+  const value = { structuredJson, isError, truncated, durationMs: BigInt(Math.round(durationMs)) };
+  return { frame: { case: "result", value: { ...value, content: content.map(contentPart) } } };
+}
+
+function contentPart(part: ToolContent): MessageInitShape<typeof ContentPartSchema> {
+  if (part.type === "text") return { part: { case: "text", value: { text: part.text } } };
+  const data = new Uint8Array(part.data);
+  return { part: { case: "image", value: { mediaType: part.mediaType, data } } };
+}
+
+const RISKS: Record<Risk, RiskClass> = {
+  read_only: RiskClass.READ_ONLY,
+  write: RiskClass.WRITE,
+  destructive: RiskClass.DESTRUCTIVE,
+};
+
+function toolMessage(tool: CodeTool): MessageInitShape<typeof ToolSchema> {
+  const { name, description, inputJson, risk, concurrencySafe, idempotent, timeoutMs, maxOutputBytes } = tool;
+  return {
+    toolId: name,
+    name,
+    description,
+    inputSchemaJson: inputJson,
+    risk: RISKS[risk],
+    concurrencySafe,
+    idempotent,
+    builtIn: true,
+    timeoutMs,
+    maxOutputBytes,
+  };
+}

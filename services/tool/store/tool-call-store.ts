@@ -1,0 +1,65 @@
+import { newId } from "#platform/id.ts";
+import { audit } from "#platform/postgres/audit.ts";
+import type { Database } from "#platform/postgres/database.ts";
+import { jsonText } from "#platform/postgres/json-text.ts";
+import type { Call } from "#platform/rpc/call.ts";
+import { maskJson } from "#platform/telemetry/mask.ts";
+import type { ExecutedCall } from "../domain/execution.ts";
+import { lengthOf } from "../domain/tool-result.ts";
+import type { ToolCallRequest } from "../domain/tools.ts";
+
+/** What happened must be written also when the caller has left, so this has a time of its own. */
+const WRITE_WITHIN_MS = 10_000;
+
+/** The log of executions. */
+export class ToolCallStore {
+  readonly #database: Database;
+
+  constructor(database: Database) {
+    this.#database = database;
+  }
+
+  /** Writes an execution and its audit row in one transaction. */
+  async record(call: Call, request: ToolCallRequest, executed: ExecutedCall): Promise<void> {
+    const { tool, runId, sessionId, agentId, callId } = request;
+    const { outcome, result, durationMs } = executed;
+    const args = maskJson(executed.args ?? null);
+    const resultLength = lengthOf(result);
+    const duration = Math.round(durationMs);
+    const options = { signal: AbortSignal.timeout(WRITE_WITHIN_MS), deadline: Date.now() + WRITE_WITHIN_MS };
+    await this.#database.tenant(
+      call.principal.tenantId,
+      async (tx) => {
+        await tx.execute(
+          `INSERT INTO tool.tool_calls (tenant_id, execution_id, run_id, session_id, agent_id, call_id, tool, arguments,
+             result_length, is_error, outcome, duration_ms)
+           VALUES (agentmesh.current_tenant(), $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
+          [
+            newId("exe"),
+            ...[runId, sessionId, agentId, callId].map(storable),
+            tool,
+            jsonText(args),
+            resultLength,
+            result.isError,
+            outcome,
+            duration,
+          ],
+        );
+        await audit(tx, "tool", call, {
+          type: "tool.called",
+          resource: tool,
+          sessionId: storable(sessionId),
+          details: { run_id: runId, call_id: callId, agent_id: agentId, outcome, arguments: args },
+          resultLength,
+          durationMs,
+        });
+      },
+      options,
+    );
+  }
+}
+
+/** Ids are the caller's text; one with U+0000 must not make an execution vanish from the log. */
+function storable(id: string): string {
+  return id.replaceAll("\0", "\ufffd");
+}

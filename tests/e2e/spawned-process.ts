@@ -1,0 +1,92 @@
+import { once } from "node:events";
+import { createServer } from "node:net";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { spawnTied, type TiedChild } from "#platform/process/tied-child.ts";
+
+const ROOT = join(import.meta.dirname, "../..");
+const READY_WITHIN_MS = 30_000;
+const STOP_WITHIN_MS = 15_000;
+
+/** A process of the mesh that a test started. */
+export interface SpawnedProcess {
+  readonly name: string;
+  readonly pid: number;
+  readonly baseUrl: string;
+  /** What it has printed so far. */
+  output(): string;
+  /** Ends it with SIGKILL and waits until it is gone. */
+  kill(): Promise<void>;
+  signal(signal: NodeJS.Signals): void;
+  /** SIGTERM, and its exit code. */
+  stop(): Promise<number | null>;
+}
+
+/** Starts `node mesh/main.ts` with these settings and nothing of this machine's; resolves when it is ready. */
+export async function spawnMesh(name: string, settings: Record<string, string>): Promise<SpawnedProcess> {
+  const port = await freePort();
+  const lines: string[] = [];
+  const child = spawnTied(process.execPath, [join(ROOT, "mesh/main.ts")], {
+    cwd: ROOT,
+    env: {
+      PATH: process.env["PATH"] ?? "",
+      TMPDIR: process.env["TMPDIR"] ?? "/tmp",
+      AGENTMESH_GREET: "never",
+      ...settings,
+      PORT: String(port),
+    },
+    onLine: (line) => void lines.push(line),
+  });
+  const output = () => lines.join("\n");
+  const baseUrl = `http://127.0.0.1:${port}`;
+  await ready(child, baseUrl, name, output);
+  return {
+    name,
+    pid: child.pid ?? 0,
+    baseUrl,
+    output,
+    async kill() {
+      await child.stop("SIGKILL");
+    },
+    signal: (signal) => void child.kill(signal),
+    async stop() {
+      const exit = await child.stop("SIGTERM", STOP_WITHIN_MS);
+      return exit.code;
+    },
+  };
+}
+
+async function ready(child: TiedChild, baseUrl: string, name: string, output: () => string): Promise<void> {
+  const deadline = performance.now() + READY_WITHIN_MS;
+  while (!(await isUp(baseUrl))) {
+    if (child.exit !== undefined || performance.now() > deadline) {
+      await child.stop("SIGKILL");
+      throw new Error(`${name} did not start:\n${output()}`);
+    }
+    await sleep(25);
+  }
+}
+
+/** The gateway answers on REST, a service on the gRPC health service by the Connect protocol. */
+async function isUp(baseUrl: string): Promise<boolean> {
+  try {
+    const response = await fetch(`${baseUrl}/grpc.health.v1.Health/Check`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: "{}",
+    });
+    return response.ok && ((await response.json()) as { status?: string }).status === "SERVING";
+  } catch {
+    return false;
+  }
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const address = server.address();
+  server.close();
+  await once(server, "close");
+  if (address === null || typeof address === "string") throw new Error("no TCP address");
+  return address.port;
+}
