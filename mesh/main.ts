@@ -8,8 +8,9 @@ import { MODULES } from "./modules.ts";
 import { type MeshProcess, startProcess } from "./process.ts";
 import { requireNode24 } from "./runtime.ts";
 
-/** A second signal does not wait for the drain. */
 const SIGNALS = ["SIGTERM", "SIGINT"] as const;
+/** A signal this long after the first does not wait for the drain. Sooner it is the same wish: npm hands Ctrl-C on again. */
+const SAME_WISH_MS = 1_000;
 
 async function main(): Promise<number> {
   requireNode24();
@@ -54,9 +55,12 @@ function declareAll(source: Parameters<typeof readMeshConfig>[0]): void {
 function stopSignal(log: Log): { signal: AbortSignal; asked: Promise<undefined> } {
   const controller = new AbortController();
   const { promise: asked, resolve } = Promise.withResolvers<undefined>();
+  let firstAt = Number.POSITIVE_INFINITY;
   for (const name of SIGNALS) {
     process.on(name, () => {
-      if (controller.signal.aborted) process.exit(1);
+      if (performance.now() - firstAt > SAME_WISH_MS) process.exit(1);
+      if (controller.signal.aborted) return;
+      firstAt = performance.now();
       log.info({ signal: name }, "stopping");
       controller.abort();
       resolve(undefined);

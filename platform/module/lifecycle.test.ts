@@ -93,11 +93,28 @@ describe("the lifecycle", () => {
     await stopping;
   });
 
-  test("a module that never finishes draining does not hold the stop beyond its grace", async () => {
+  test("a module breaks off at the end of its grace and may write that down before it is stopped", async () => {
+    const steps: string[] = [];
+    const running: Part["running"] = {
+      routes: () => {},
+      async drain(grace) {
+        await new Promise((resolve) => grace.addEventListener("abort", resolve, { once: true }));
+        await new Promise((resolve) => setTimeout(resolve, 30));
+        steps.push("written down");
+      },
+      stop: async () => void steps.push("stopped"),
+    };
+    const lifecycle = new Lifecycle([{ name: "busy", running }], log);
+    await lifecycle.start();
+    await lifecycle.stop({ delayMs: 0, graceMs: 10, settleMs: 5_000 });
+    assert.deepEqual(steps, ["written down", "stopped"]);
+  });
+
+  test("a module that never finishes draining does not hold the stop", async () => {
     const stuck: Part = { name: "stuck", running: { routes: () => {}, drain: () => new Promise(() => {}) } };
     const lifecycle = new Lifecycle([stuck], log);
     await lifecycle.start();
-    await lifecycle.stop({ delayMs: 0, graceMs: 20 });
+    await lifecycle.stop({ delayMs: 0, graceMs: 20, settleMs: 20 });
     assert.equal(lifecycle.state, "stopped");
   });
 

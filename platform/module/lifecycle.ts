@@ -14,8 +14,10 @@ export interface Part {
 export interface StopTimes {
   /** Between "not ready" and the first refusal, so that balancers notice. */
   delayMs: number;
-  /** For work in flight. */
+  /** For work in flight to end by itself. */
   graceMs: number;
+  /** For modules to break off and write down what has not; default 2 000. */
+  settleMs?: number;
 }
 
 /**
@@ -76,13 +78,14 @@ export class Lifecycle {
     return this.#stopping;
   }
 
-  async #stop({ delayMs, graceMs }: StopTimes): Promise<void> {
+  async #stop({ delayMs, graceMs, settleMs = 2_000 }: StopTimes): Promise<void> {
     this.#enter("draining");
     if (delayMs > 0) await new Promise((resolve) => setTimeout(resolve, delayMs));
     const reversed = this.#started.toReversed();
     const grace = AbortSignal.timeout(Math.max(1, graceMs));
+    const patience = AbortSignal.timeout(Math.max(1, graceMs) + settleMs);
     await Promise.all(
-      reversed.map((part) => this.#quietly(part, "drain", () => within(part.running.drain?.(grace), grace))),
+      reversed.map((part) => this.#quietly(part, "drain", () => within(part.running.drain?.(grace), patience))),
     );
     this.#abort.abort();
     for (const part of reversed) await this.#quietly(part, "stop", () => part.running.stop?.());
@@ -103,7 +106,7 @@ export class Lifecycle {
   }
 }
 
-/** A module that overlooks its signal must not keep the process. */
+/** A module that overlooks the end of its grace must not keep the process. */
 function within(work: Promise<void> | undefined, signal: AbortSignal): Promise<void> | undefined {
   if (work === undefined) return undefined;
   return Promise.race([

@@ -59,18 +59,21 @@ export class TodoStore {
   }
 }
 
+/** A list of the current tenant; the condition stands beside row-level security, not in its place. */
+const OWN = "tenant_id = agentmesh.current_tenant() AND session_id = $1";
+
 function listOf(tx: Tx, sessionId: string): TodoList {
   return {
     all: () =>
       tx.query<Todo>(
-        "SELECT item_id AS id, text, done FROM tool.session_todos WHERE session_id = $1 ORDER BY item_id",
+        `SELECT item_id AS id, text, done FROM tool.session_todos WHERE ${OWN} ORDER BY item_id`,
         [sessionId],
       ),
     async add(text) {
       const [added] = await tx.query<Todo>(
         `INSERT INTO tool.session_todos (tenant_id, session_id, item_id, text)
          SELECT agentmesh.current_tenant(), $1, coalesce(max(item_id), 0) + 1, $2
-         FROM tool.session_todos WHERE session_id = $1
+         FROM tool.session_todos WHERE ${OWN}
          RETURNING item_id AS id, text, done`,
         [sessionId, text],
       );
@@ -79,13 +82,13 @@ function listOf(tx: Tx, sessionId: string): TodoList {
     async complete(id) {
       await tx.execute(
         `UPDATE tool.session_todos SET done = true, completed_at = clock_timestamp()
-         WHERE session_id = $1 AND item_id = $2 AND NOT done`,
+         WHERE ${OWN} AND item_id = $2 AND NOT done`,
         [sessionId, id],
       );
     },
     async remove(id) {
-      await tx.execute("DELETE FROM tool.session_todos WHERE session_id = $1 AND item_id = $2", [sessionId, id]);
+      await tx.execute(`DELETE FROM tool.session_todos WHERE ${OWN} AND item_id = $2`, [sessionId, id]);
     },
-    clear: () => tx.execute("DELETE FROM tool.session_todos WHERE session_id = $1", [sessionId]),
+    clear: () => tx.execute(`DELETE FROM tool.session_todos WHERE ${OWN}`, [sessionId]),
   };
 }

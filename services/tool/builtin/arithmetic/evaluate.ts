@@ -34,7 +34,7 @@ class Evaluation {
 
   constructor(text: string) {
     // "1 + 1 =" is a question that people ask.
-    this.#text = text.replace(/\s*=\s*\??\s*$/, "");
+    this.#text = text.trimEnd().replace(/=\s*\??$/, "");
   }
 
   run(): Value {

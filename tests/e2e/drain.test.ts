@@ -1,0 +1,52 @@
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import { startMesh } from "./mesh-under-test.ts";
+import { RestClient } from "./rest-client.ts";
+
+describe("SIGTERM", () => {
+  test("lets a turn in flight end, refuses new ones, and exits with 0", async () => {
+    const mesh = await startMesh("embedded");
+    try {
+      const rest = new RestClient(mesh.baseUrl, mesh.adminKey);
+      const seen: string[] = [];
+      const all = mesh.processes.get("all");
+      let stopped: Promise<number | null> | undefined;
+      let refused: number | undefined;
+      const message = "[[slow 30]] [[deltas 40]] Tell me something that takes a second or so.";
+      for await (const { event } of rest.stream("POST", "/api/v1/chat/stream", { message })) {
+        seen.push(event ?? "");
+        if (seen.length !== 5) continue;
+        stopped = all?.stop();
+        refused = await rest.call("GET", "/health/ready").then(
+          ({ status }) => status,
+          () => 0,
+        );
+      }
+      assert.equal(seen.at(-1), "final", "the turn ended by itself");
+      assert.ok(seen.length > 20, "and it went on after the signal");
+      assert.notEqual(refused, 200, "while it drains it is not ready");
+      assert.equal(await stopped, 0);
+    } finally {
+      await mesh.stop();
+    }
+  });
+
+  test("ends what outlasts the grace as cancelled by the shutdown, and the session is usable afterwards", async () => {
+    const mesh = await startMesh("distributed", { AGENTMESH_SERVER__STOP_GRACE: "500ms" });
+    try {
+      const rest = new RestClient(mesh.baseUrl, mesh.adminKey);
+      const { body } = await rest.call("POST", "/api/v1/runs", { message: "[[slow 200]] [[deltas 200]] on and on" });
+      const { run_id: runId, session_id: sessionId } = body.run;
+      assert.equal(await mesh.processes.get("agent")?.stop(), 0);
+      const other = new RestClient((await mesh.gatewayTo("agent-2")).baseUrl, mesh.adminKey);
+      const { body: run } = await other.call("GET", `/api/v1/runs/${runId}`);
+      assert.equal(run.state, "RUN_STATE_CANCELLED");
+      const { body: events } = await other.call("GET", `/api/v1/runs/${runId}/events`);
+      assert.equal(events.events.at(-1).run_cancelled.cause, "shutdown");
+      const again = await other.call("POST", "/api/v1/chat", { message: "still there?", session_id: sessionId });
+      assert.equal(again.status, 200);
+    } finally {
+      await mesh.stop();
+    }
+  });
+});
