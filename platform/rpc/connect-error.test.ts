@@ -103,6 +103,12 @@ describe("toConnectError", () => {
     }
   });
 
+  test("a client that goes away in the middle of its own stream has cancelled, and is no fault of ours", () => {
+    const cut = Object.assign(new Error("Premature close"), { code: "ERR_STREAM_PREMATURE_CLOSE" });
+    assert.equal(toConnectError(cut, "req_1").code, Code.Canceled);
+    assert.equal(reasonOf(toConnectError(cut, "req_1")), "CLIENT_CANCELLED");
+  });
+
   test("an abort whose reason is one of our errors is that error", () => {
     const draining = new AppError({ code: Code.Unavailable, reason: "STREAM_DRAINING", message: "Reconnect." });
     const wrapped = Object.assign(new Error("aborted"), { name: "AbortError", cause: draining });

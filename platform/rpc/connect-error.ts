@@ -24,7 +24,13 @@ export function toConnectError(error: unknown, requestId: string): ConnectError 
   if (error instanceof AppError) return fromAppError(error, requestId);
   if (error instanceof ConnectError) return fromConnectError(error, requestId);
   if (isAbort(error)) return fromAbort(error, requestId);
+  if (isCutRequest(error)) return own(Code.Canceled, "CLIENT_CANCELLED", CANCELLED_MESSAGE, error, requestId);
   return internal(error, requestId);
+}
+
+/** True for what Node raises when a client goes away in the middle of its own stream of requests. */
+function isCutRequest(error: unknown): boolean {
+  return (error as NodeJS.ErrnoException | undefined)?.code === "ERR_STREAM_PREMATURE_CLOSE";
 }
 
 /**

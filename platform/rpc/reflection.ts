@@ -2,6 +2,7 @@ import type { MessageInitShape } from "@bufbuild/protobuf";
 import { createRegistry, type DescFile, type DescService, toBinary } from "@bufbuild/protobuf";
 import { FileDescriptorProtoSchema } from "@bufbuild/protobuf/wkt";
 import { Code, type ConnectRouter } from "@connectrpc/connect";
+import { file_google_rpc_error_details } from "#gen/google/rpc/error_details_pb.ts";
 import {
   ServerReflection,
   type ServerReflectionRequest,
@@ -24,6 +25,8 @@ export function mountReflection(router: ConnectRouter, services: readonly DescSe
     file.dependencies.forEach(visit);
   };
   for (const service of services) visit(service.file);
+  // No service imports the details of errors, but clients that show an error look them up.
+  visit(file_google_rpc_error_details);
   const registry = createRegistry(...files.values());
 
   const fileOf = (symbol: string): DescFile | undefined => {
