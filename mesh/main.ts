@@ -1,5 +1,7 @@
 import { ConfigError } from "#platform/config/config-error.ts";
 import { loadConfig } from "#platform/config/load.ts";
+import type { ConfigSource } from "#platform/config/source.ts";
+import { watchConfig } from "#platform/config/watch.ts";
 import { createLog, type Log } from "#platform/telemetry/log.ts";
 import { startTracing } from "#platform/telemetry/tracing.ts";
 import { type MeshConfig, readMeshConfig } from "./config.ts";
@@ -27,6 +29,7 @@ async function main(): Promise<number> {
     log.fatal({ err: error }, "the process could not start");
     return 1;
   }
+  using _following = followLogLevel(log);
   log.info({ address: mesh.address, target: config.modules.join(",") }, "ready");
   await welcome(config, mesh, stopping.signal);
   const failure = await Promise.race([mesh.failure, stopping.asked]);
@@ -37,9 +40,18 @@ async function main(): Promise<number> {
   return failure === undefined ? 0 : 1;
 }
 
+/** The log's level follows the configuration's files; everything else takes a restart. */
+function followLogLevel(log: Log): Disposable {
+  const watched = watchConfig(read, { declare: declareAll, log });
+  watched.subscribe(({ telemetry }) => log.setLevel(telemetry.log.level));
+  return watched;
+}
+
+const read = (source: ConfigSource) => readMeshConfig(source, MODULES);
+
 function readConfig(): MeshConfig | undefined {
   try {
-    return loadConfig((source) => readMeshConfig(source, MODULES), { declare: declareAll });
+    return loadConfig(read, { declare: declareAll });
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
     console.error(error.message);
@@ -48,7 +60,7 @@ function readConfig(): MeshConfig | undefined {
 }
 
 /** Keys of modules that run in other processes may stand in the same files. */
-function declareAll(source: Parameters<typeof readMeshConfig>[0]): void {
+function declareAll(source: ConfigSource): void {
   for (const { module } of Object.values(MODULES)) module.config(source);
 }
 
@@ -66,7 +78,19 @@ function stopSignal(log: Log): { signal: AbortSignal; asked: Promise<undefined> 
       resolve(undefined);
     });
   }
+  if (process.env["npm_lifecycle_event"] !== undefined) onParentGone(() => process.emit("SIGTERM"));
   return { signal: controller.signal, asked };
+}
+
+/** Under npm this process is npm's: killed with -9, npm could not hand that on, and would leave a server that nobody sees. */
+function onParentGone(callback: () => void): void {
+  const parent = process.ppid;
+  const timer = setInterval(() => {
+    if (process.ppid === parent) return;
+    clearInterval(timer);
+    callback();
+  }, 500);
+  timer.unref();
 }
 
 process.exitCode = await main();

@@ -138,7 +138,9 @@ async function launchServer(
       said.push(line);
       said.splice(0, said.length - 20);
       if (line.includes("database system is ready to accept connections")) ready.resolve("ready");
-      const grave = /^(FATAL|PANIC)/.test(line);
+      // In a shutdown each connection that is not closed yet is told so.
+      const grave =
+        /^(FATAL|PANIC)/.test(line) && !line.includes("terminating connection due to administrator command");
       log[grave ? "warn" : "debug"]({ component: "postgres" }, line);
     };
     // By this variable pg_ctl tells the server of a pid that a stale pid file may name although it is no server's.

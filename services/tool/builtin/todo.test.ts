@@ -121,17 +121,20 @@ describe("todo", { skip: skipWithoutPostgres() }, () => {
   });
 
   test("calls that come at the same time are all carried out, one after another, each once", async () => {
-    const { add, list } = session();
-    const texts = ["a", "b", "a", "c", "b"];
-    const added = await Promise.all(texts.map((text) => add(text, `call_${text}`)));
-    assert.deepEqual(added[0], added[2]);
-    assert.deepEqual(added[1], added[4]);
-    const items = (await list()) as { id: number; text: string }[];
+    await using roomy = await openTools({ database: database.db });
+    const [by, ids] = [caller(), { sessionId: newId("ses"), runId: newId("run") }];
+    const texts = Array.from({ length: 24 }, (_, i) => `entry ${i % 20}`);
+    const add = (text: string) =>
+      roomy.execute(by, { tool: "todo", argumentsJson: JSON.stringify({ action: "add", text }), callId: text, ...ids });
+    const added = await Promise.all(texts.map(async (text) => (await add(text)).value["added"]));
+    assert.deepEqual(added.slice(20), added.slice(0, 4));
+    const { value } = await roomy.execute(by, { tool: "todo", argumentsJson: '{"action":"list"}', ...ids });
+    const items = value["items"] as { id: number; text: string }[];
     assert.deepEqual(
       items.map(({ id }) => id),
-      [1, 2, 3],
+      Array.from({ length: 20 }, (_, i) => i + 1),
     );
-    assert.deepEqual(items.map(({ text }) => text).sort(), ["a", "b", "c"]);
+    assert.deepEqual(items.map(({ text }) => text).sort(), texts.slice(0, 20).sort());
   });
 
   test("lists of other sessions and of other tenants are out of reach, even under the same session id", async () => {

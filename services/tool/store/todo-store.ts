@@ -65,10 +65,9 @@ const OWN = "tenant_id = agentmesh.current_tenant() AND session_id = $1";
 function listOf(tx: Tx, sessionId: string): TodoList {
   return {
     all: () =>
-      tx.query<Todo>(
-        `SELECT item_id AS id, text, done FROM tool.session_todos WHERE ${OWN} ORDER BY item_id`,
-        [sessionId],
-      ),
+      tx.query<Todo>(`SELECT item_id AS id, text, done FROM tool.session_todos WHERE ${OWN} ORDER BY item_id`, [
+        sessionId,
+      ]),
     async add(text) {
       const [added] = await tx.query<Todo>(
         `INSERT INTO tool.session_todos (tenant_id, session_id, item_id, text)
