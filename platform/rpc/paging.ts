@@ -10,7 +10,7 @@ export function pageSize(requested: number): number {
   return requested === 0 ? DEFAULT_PAGE_SIZE : Math.min(requested, MAX_PAGE_SIZE);
 }
 
-/** Which list a page token belongs to; a token opens for the same list, filter and tenant only. */
+/** Which list a page token belongs to; a token opens for the same list, filter, tenant and user only. */
 export interface ListScope {
   call: Call;
   /** Name of the list, such as "sessions". */
@@ -30,5 +30,5 @@ export function sealPage(tokens: PageTokens, cursor: Cursor, scope: ListScope): 
 }
 
 function boundTo({ call, list, filter }: ListScope): { tenant: string; filter: Cursor } {
-  return { tenant: call.principal.tenantId, filter: { list, ...filter } as Cursor };
+  return { tenant: call.principal.tenantId, filter: { list, user: call.principal.userId, ...filter } as Cursor };
 }

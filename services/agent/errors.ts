@@ -1,6 +1,7 @@
 import { Code } from "@connectrpc/connect";
-import { AppError } from "#platform/rpc/errors.ts";
+import { AppError, dependencyDown } from "#platform/rpc/errors.ts";
 
+/** The session has a run in progress, and the caller is told which. */
 export function sessionBusy(runId: string): AppError {
   return new AppError({
     code: Code.Aborted,
@@ -20,15 +21,7 @@ export function cursorAhead(afterSeq: bigint): AppError {
   });
 }
 
-export function slowConsumer(): AppError {
-  return new AppError({
-    code: Code.ResourceExhausted,
-    reason: "STREAM_SLOW_CONSUMER",
-    message: "This stream was read too slowly. Reconnect with after_seq.",
-    retryAfterMs: 0,
-  });
-}
-
+/** A stream is sent to another replica. */
 export function draining(): AppError {
   return new AppError({
     code: Code.Unavailable,
@@ -36,6 +29,21 @@ export function draining(): AppError {
     message: "This server is shutting down. Reconnect with after_seq.",
     retryAfterMs: 100,
   });
+}
+
+/** A new run is sent to another replica. */
+export function shuttingDown(): AppError {
+  return new AppError({
+    code: Code.Unavailable,
+    reason: "STREAM_DRAINING",
+    message: "This server is shutting down and begins nothing new. Try again.",
+    retryAfterMs: 100,
+  });
+}
+
+/** The owner of a run could not be asked to cancel it, and it has not lost the run in time. */
+export function ownerUnreachable(): AppError {
+  return dependencyDown("the replica that works on the run");
 }
 
 /** A write was refused because another process owns the run now. Never shown: the loser just stops. */

@@ -45,8 +45,18 @@ export function sessionToProto(session: SessionRow): MessageInitShape<typeof Ses
   };
 }
 
+/** Where a page of messages begins: a stored message, and which of its parts. */
+export type MessageCursor = { readonly position: number; readonly part: number };
+
+/** Stored messages as callers see them, each with its place: the results of one turn are one message, and shown as one each. */
+export function shownMessages(rows: readonly MessageRow[]) {
+  return rows.flatMap((row) =>
+    messageToProto(row).map((message, part) => ({ message, at: { position: row.position, part } })),
+  );
+}
+
 /** A stored message as callers see it: text, images and tool calls; reasoning stays here. One per tool result. */
-export function messageToProto(row: MessageRow): MessageInitShape<typeof MessageSchema>[] {
+function messageToProto(row: MessageRow): MessageInitShape<typeof MessageSchema>[] {
   const common = { messageId: row.message_id, runId: row.run_id, createTime: timestampFromDate(row.create_time) };
   const { message } = row;
   switch (message.role) {

@@ -21,6 +21,8 @@ const marker = /\[\[\s*([a-z]+)(?::([\w-]+))?\s*(\{[\s\S]*?\})?\s*(\d+)?\s*\]\]/
  * | `[[loop:current_time {}]]` | calls the tool in every turn, as long as the request allows calls |
  * | `[[deltas 200]]` | answers in so many pieces |
  * | `[[slow 500]]` | waits so many milliseconds before each piece |
+ * | `[[together]]` | sends the whole answer in one write |
+ * | `[[stamped]]` | begins each piece with the time at which it is written |
  * | `[[think]]` | thinks first |
  * | `[[error 529]]` | fails with this status |
  * | `[[length]]`, `[[refusal]]` | stops for this reason |
@@ -43,6 +45,8 @@ export function defaultReply(request: MessagesRequest, defaults: ReplyDefaults =
   if (deltas !== undefined) turn.deltas = deltas;
   const paceMs = number("slow") ?? defaults.paceMs;
   if (paceMs !== undefined) turn.paceMs = paceMs;
+  if (has("together")) turn.together = true;
+  if (has("stamped")) turn.stamped = true;
   if (has("empty")) return turn;
   if (has("length")) turn.stopReason = "max_tokens";
   if (has("refusal")) turn.stopReason = "refusal";

@@ -37,7 +37,7 @@ export class TurnStream {
       if (typeof fault.hang === "object" && fault.hang.afterEvents === i) return;
       if (part.delta && this.#turn.paceMs) await sleep(this.#turn.paceMs, undefined, { signal: this.#signal });
       else if (part.delta) await setImmediate();
-      if (!(await this.#write(part.text))) return;
+      if (!(await this.#write(part.delta && this.#turn.stamped ? stamped(part.text) : part.text))) return;
     }
     response.end();
   }
@@ -62,4 +62,9 @@ export class TurnStream {
     if (!response.write(bytes)) await Promise.race([once(response, "drain"), once(response, "close")]);
     return !response.destroyed;
   }
+}
+
+/** The clock is the one that every process of this machine shares: process.hrtime. */
+function stamped(event: string): string {
+  return event.replace('"text":"', `"text":"@${process.hrtime.bigint() / 1_000n}@`);
 }

@@ -12,6 +12,8 @@ export interface Turn {
   paceMs?: number;
   /** Everything in one write, so that the client reads it at once. */
   together?: boolean;
+  /** Each piece of text begins with `@<microseconds of the monotonic clock>@`, the moment at which it is written. */
+  stamped?: boolean;
   /** An answer that is not 200. */
   error?: TurnError;
   /** What goes wrong. */

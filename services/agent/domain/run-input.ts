@@ -1,6 +1,7 @@
 import type { JsonObject, MessageInitShape } from "@bufbuild/protobuf";
 import type { ContentPartSchema, ContentPart as ProtoPart } from "#gen/agentmesh/common/v1/content_pb.ts";
 import type { ContentPart } from "../llm/chat-model.ts";
+import { canonical } from "./canonical.ts";
 
 /** What a caller asks an agent, parsed: the common part of Chat, ChatStream and StartRun. */
 export interface RunInput {
@@ -52,13 +53,8 @@ export function contentToProto(part: ContentPart): MessageInitShape<typeof Conte
   return { part: { case: "image", value: { mediaType: part.mediaType, data: Buffer.from(part.data, "base64") } } };
 }
 
-/** A canonical form of the input for the idempotency hash: the same content gives the same bytes. */
+/** The input without its key, in a canonical form. */
 export function canonicalInput(input: RunInput): Uint8Array {
   const { requestId: _, ...content } = input;
-  return new TextEncoder().encode(JSON.stringify(content, sortedKeys));
-}
-
-function sortedKeys(_key: string, value: unknown): unknown {
-  if (typeof value !== "object" || value === null || Array.isArray(value)) return value;
-  return Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)));
+  return canonical(content);
 }

@@ -1,6 +1,6 @@
-import { create, fromBinary } from "@bufbuild/protobuf";
+import { fromBinary } from "@bufbuild/protobuf";
 import type { Code, HandlerContext, ServiceImpl } from "@connectrpc/connect";
-import { ChatEventSchema, type ChatService } from "#gen/agentmesh/agent/v1/chat_service_pb.ts";
+import type { ChatService } from "#gen/agentmesh/agent/v1/chat_service_pb.ts";
 import { RunState } from "#gen/agentmesh/agent/v1/run_pb.ts";
 import { UsageSummarySchema } from "#gen/agentmesh/common/v1/usage_pb.ts";
 import { StatusSchema } from "#gen/google/rpc/status_pb.ts";
@@ -8,7 +8,7 @@ import { type Call, callOf, withSignal } from "#platform/rpc/call.ts";
 import { AppError } from "#platform/rpc/errors.ts";
 import type { Reason } from "#platform/rpc/reasons.ts";
 import { parseRunInput } from "../domain/run-input.ts";
-import { chatEvent, failureOf } from "../runs/chat-projection.ts";
+import { ChatProjection, failureOf } from "../runs/chat-projection.ts";
 import { isTerminal } from "../runs/event-envelope.ts";
 import { isOver } from "../runs/run-state.ts";
 import type { OpenedRun, Runs } from "../runs/runs.ts";
@@ -17,12 +17,14 @@ import type { OpenedRun, Runs } from "../runs/runs.ts";
 const CHAT_WAIT_MS = 10 * 60_000;
 /** Kept back from the caller's deadline, so that the answer with state RUNNING still reaches it. */
 const ANSWER_MARGIN_MS = 500;
+/** Time for the cancellation of a run whose caller has left. */
+const LEAVE_MS = 30_000;
 
 export function chatHandler(runs: Runs): ServiceImpl<typeof ChatService> {
   return {
     async chat(request, context) {
       const call = callOf(context);
-      const opened = await runs.open(call, parseRunInput(request));
+      using opened = await runs.open(call, parseRunInput(request));
       tellRun(context, opened);
       await ended(runs, call, opened, request.cancelOnDisconnect);
       return chatResponse(runs, call, opened);
@@ -30,23 +32,20 @@ export function chatHandler(runs: Runs): ServiceImpl<typeof ChatService> {
 
     async *chatStream(request, context) {
       const call = callOf(context);
-      const opened = await runs.open(call, parseRunInput(request));
+      using opened = await runs.open(call, parseRunInput(request));
       tellRun(context, opened);
-      const turn = { runId: opened.run.run_id, sessionId: opened.sessionId };
+      const { run_id: runId } = opened.run;
+      const view = new ChatProjection({ runId, sessionId: opened.sessionId });
       let over = false;
       try {
-        for await (const frame of runs.watch(call, { runId: turn.runId, afterSeq: 0n, fresh: opened.fresh })) {
-          if (frame.kind === "open_items") {
-            const payload = { case: "openItems" as const, value: frame.open };
-            yield { event: create(ChatEventSchema, { seq: frame.open.asOfSeq, payload }) };
-          }
+        for await (const frame of runs.watch(call, { runId, fresh: opened.fresh })) {
+          if (frame.kind === "open_items") for (const event of view.opened(frame.open)) yield { event };
           if (frame.kind !== "event") continue;
           over = isTerminal(frame.event);
-          const event = chatEvent(frame.event, turn);
-          if (event !== undefined) yield { event };
+          for (const event of view.of(frame.event)) yield { event };
         }
       } finally {
-        if (!over && request.cancelOnDisconnect) leave(runs, call, turn.runId);
+        if (!over && request.cancelOnDisconnect) leave(runs, call, runId);
       }
     },
   };
@@ -59,38 +58,41 @@ function tellRun(context: HandlerContext, { run }: OpenedRun): void {
 
 /** Waits for the terminal event, or until the longest wait is over. */
 async function ended(runs: Runs, call: Call, opened: OpenedRun, cancelOnDisconnect: boolean): Promise<void> {
-  const wait = Math.min(CHAT_WAIT_MS, (call.deadline ?? Number.POSITIVE_INFINITY) - Date.now() - ANSWER_MARGIN_MS);
-  const patience = AbortSignal.timeout(Math.max(1, wait));
+  const remaining = (call.deadline ?? Number.POSITIVE_INFINITY) - Date.now() - ANSWER_MARGIN_MS;
+  const patience = AbortSignal.timeout(Math.max(1, Math.min(CHAT_WAIT_MS, remaining)));
   const waiting = withSignal(call, AbortSignal.any([call.signal, patience]));
+  const { run, fresh } = opened;
   try {
-    const { run_id: runId } = opened.run;
-    for await (const _ of runs.watch(waiting, { runId, afterSeq: 0n, fresh: opened.fresh }));
+    // Of a run that an earlier call began only the end is of interest.
+    for await (const _ of runs.watch(waiting, { runId: run.run_id, liveOnly: true, fresh, wants: () => false }));
   } catch (error) {
-    if (call.signal.aborted && cancelOnDisconnect) leave(runs, call, opened.run.run_id);
+    if (cancelOnDisconnect) leave(runs, call, run.run_id);
     if (!patience.aborted || call.signal.aborted) throw error;
   }
 }
 
-/** The caller has left, so its signal is of no use for the cancellation. */
+/** Cancels the run of a caller who has left, without the signal that said so. A stream that broke here is no leaving. */
 function leave(runs: Runs, call: Call, runId: string): void {
-  runs.cancel(withSignal(call, AbortSignal.timeout(10_000)), runId, "disconnect").catch(() => {});
+  if (!call.signal.aborted) return;
+  runs.cancel(withSignal(call, AbortSignal.timeout(LEAVE_MS)), runId, "disconnect").catch(() => {});
 }
 
 async function chatResponse(runs: Runs, call: Call, opened: OpenedRun) {
   const run = await runs.get(call, opened.run.run_id);
+  const { sessionId } = opened;
   if (run.state === RunState.FAILED && run.error !== null) {
     const status = fromBinary(StatusSchema, run.error);
-    const { reason, message } = failureOf(status);
+    const { reason, message, facts } = failureOf(status);
     throw new AppError({
       code: status.code as Code,
       reason: reason as Reason,
       message,
-      facts: { run_id: run.run_id, session_id: opened.sessionId },
+      facts: { ...facts, run_id: run.run_id, session_id: sessionId },
     });
   }
   return {
     response: run.response,
-    sessionId: opened.sessionId,
+    sessionId,
     runId: run.run_id,
     state: isOver(run) ? run.state : RunState.RUNNING,
     outcome: run.outcome,

@@ -1,26 +1,22 @@
-import { timestampDate, timestampNow } from "@bufbuild/protobuf/wkt";
+import { type Timestamp, timestampDate, timestampNow } from "@bufbuild/protobuf/wkt";
 import type { ServiceImpl } from "@connectrpc/connect";
 import { type AgentEvent, Retention } from "#gen/agentmesh/agent/v1/agent_event_pb.ts";
-import type { RunService, StreamRunEventsRequest } from "#gen/agentmesh/agent/v1/run_service_pb.ts";
+import type { ListRunsRequest, RunService, StreamRunEventsRequest } from "#gen/agentmesh/agent/v1/run_service_pb.ts";
 import { callOf } from "#platform/rpc/call.ts";
+import { invalidFields } from "#platform/rpc/errors.ts";
 import { openPage, pageSize, sealPage } from "#platform/rpc/paging.ts";
 import type { PageTokens } from "#platform/secrets/page-token.ts";
 import type { Cursor } from "../domain/cursor.ts";
 import { parseRunInput } from "../domain/run-input.ts";
 import { runToProto } from "../proto-mapping.ts";
-import { isTerminal } from "../runs/event-envelope.ts";
 import type { Runs } from "../runs/runs.ts";
 import type { WatchFrame } from "../runs/watch.ts";
 
 export function runHandler(runs: Runs, tokens: PageTokens): ServiceImpl<typeof RunService> {
   return {
     async startRun(request, context) {
-      const { run, fresh } = await runs.open(callOf(context), parseRunInput(request));
-      fresh?.subscription[Symbol.dispose]();
-      return {
-        run: { ...runToProto(run), lastSeq: fresh?.seq ?? run.last_seq },
-        appliedThroughSeq: fresh?.seq ?? run.last_seq,
-      };
+      using opened = await runs.open(callOf(context), parseRunInput(request));
+      return { run: runToProto(opened.run), appliedThroughSeq: opened.run.last_seq };
     },
 
     async getRun({ runId }, context) {
@@ -29,35 +25,18 @@ export function runHandler(runs: Runs, tokens: PageTokens): ServiceImpl<typeof R
 
     async listRuns(request, context) {
       const call = callOf(context);
-      const { sessionId, agentId, state, createdAfter, createdBefore } = request;
-      const filter = {
-        sessionId: sessionId || undefined,
-        agentId: agentId || undefined,
-        state: state || undefined,
-        createdAfter: createdAfter && timestampDate(createdAfter),
-        createdBefore: createdBefore && timestampDate(createdBefore),
-      };
-      const scope = {
-        call,
-        list: "runs",
-        filter: {
-          ...filter,
-          createdAfter: filter.createdAfter?.toISOString(),
-          createdBefore: filter.createdBefore?.toISOString(),
-        },
-      };
+      const filter = runFilter(request);
+      const { createdAfter, createdBefore } = filter;
+      const times = { createdAfter: createdAfter?.toISOString(), createdBefore: createdBefore?.toISOString() };
+      const scope = { call, list: "runs", filter: { ...filter, ...times } };
       const limit = pageSize(request.pageSize);
-      const rows = await runs.list(call, filter, {
-        limit: limit + 1,
-        after: openPage<Cursor>(tokens, request.pageToken, scope),
-      });
+      const after = openPage<Cursor>(tokens, request.pageToken, scope);
+      const rows = await runs.list(call, filter, { limit: limit + 1, after });
       const last = rows[limit - 1];
+      const more = rows.length > limit && last !== undefined;
       return {
         runs: rows.slice(0, limit).map(runToProto),
-        nextPageToken:
-          rows.length > limit && last !== undefined
-            ? sealPage(tokens, { time: last.sort_time, id: last.run_id }, scope)
-            : "",
+        nextPageToken: more ? sealPage(tokens, { time: last.sort_time, id: last.run_id }, scope) : "",
       };
     },
 
@@ -66,28 +45,24 @@ export function runHandler(runs: Runs, tokens: PageTokens): ServiceImpl<typeof R
       return { run: runToProto(run), appliedThroughSeq: run.last_seq };
     },
 
-    async listRunEvents(request, context) {
+    async listRunEvents({ runId, afterSeq, pageSize: asked, pageToken }, context) {
       const call = callOf(context);
-      const scope = { call, list: "run_events", filter: { runId: request.runId, afterSeq: String(request.afterSeq) } };
-      const limit = pageSize(request.pageSize);
-      const cursor = openPage<{ seq: string }>(tokens, request.pageToken, scope);
-      const events = await runs.events(
-        call,
-        request.runId,
-        cursor === undefined ? request.afterSeq : BigInt(cursor.seq),
-        limit + 1,
-      );
+      const scope = { call, list: "run_events", filter: { runId, afterSeq: String(afterSeq) } };
+      const limit = pageSize(asked);
+      const cursor = openPage<{ seq: string }>(tokens, pageToken, scope);
+      const events = await runs.events(call, runId, cursor ? BigInt(cursor.seq) : afterSeq, limit + 1);
       const last = events[limit - 1];
+      const more = events.length > limit && last !== undefined;
       return {
         events: events.slice(0, limit),
-        nextPageToken:
-          events.length > limit && last !== undefined ? sealPage(tokens, { seq: String(last.seq) }, scope) : "",
+        nextPageToken: more ? sealPage(tokens, { seq: String(last.seq) }, scope) : "",
       };
     },
 
     async *streamRunEvents(request, context) {
       const { runId, afterSeq, liveOnly } = request;
-      for await (const frame of runs.watch(callOf(context), { runId, afterSeq, liveOnly })) {
+      const wants = wantedBy(request);
+      for await (const frame of runs.watch(callOf(context), { runId, afterSeq, liveOnly, wants })) {
         const shown = streamFrame(frame, request);
         if (shown !== undefined) yield { frame: shown };
       }
@@ -95,21 +70,52 @@ export function runHandler(runs: Runs, tokens: PageTokens): ServiceImpl<typeof R
   };
 }
 
+function runFilter({ sessionId, agentId, state, createdAfter, createdBefore }: ListRunsRequest) {
+  return {
+    sessionId: sessionId || undefined,
+    agentId: agentId || undefined,
+    state: state || undefined,
+    createdAfter: createdAfter && dateOf("created_after", createdAfter),
+    createdBefore: createdBefore && dateOf("created_before", createdBefore),
+  };
+}
+
+/** google.protobuf.Timestamp: from 0001-01-01T00:00:00Z to 9999-12-31T23:59:59.999999999Z. */
+const FIRST_SECOND = -62_135_596_800n;
+const LAST_SECOND = 253_402_300_799n;
+
+function dateOf(field: string, time: Timestamp): Date {
+  const { seconds, nanos } = time;
+  if (seconds < FIRST_SECOND || seconds > LAST_SECOND || nanos < 0 || nanos > 999_999_999) {
+    throw invalidFields({ field, description: "is not a time between the years 1 and 9999" });
+  }
+  return timestampDate(time);
+}
+
 function streamFrame(frame: WatchFrame, request: StreamRunEventsRequest) {
   switch (frame.kind) {
     case "event":
-      return wanted(frame.event, request) ? { case: "event" as const, value: frame.event } : undefined;
+      return { case: "event" as const, value: frame.event };
     case "caught_up":
       return { case: "caughtUp" as const, value: { seq: frame.seq } };
     case "open_items":
-      return request.omitTransient ? undefined : { case: "openItems" as const, value: frame.open };
+      return showsDeltas(request) ? { case: "openItems" as const, value: frame.open } : undefined;
     case "heartbeat":
       return { case: "heartbeat" as const, value: { time: timestampNow() } };
   }
 }
 
-function wanted(event: AgentEvent, { types, omitTransient }: StreamRunEventsRequest): boolean {
-  if (isTerminal(event)) return true;
-  if (omitTransient && event.retention === Retention.TRANSIENT) return false;
-  return types.length === 0 || types.includes(event.type);
+/** Which events a reader wants; undefined for all of them. */
+function wantedBy({ types, omitTransient }: StreamRunEventsRequest): ((event: AgentEvent) => boolean) | undefined {
+  if (!omitTransient && types.length === 0) return undefined;
+  const chosen = new Set(types);
+  return ({ retention, type }) =>
+    !(omitTransient && retention === Retention.TRANSIENT) && (chosen.size === 0 || chosen.has(type));
+}
+
+const DELTAS = ["text_delta", "reasoning_delta", "tool_call_arguments_delta"];
+
+/** What is open serves those who are shown how it goes on. */
+function showsDeltas({ types, omitTransient }: StreamRunEventsRequest): boolean {
+  return !omitTransient && (types.length === 0 || DELTAS.some((type) => types.includes(type)));
 }

@@ -5,7 +5,7 @@ import { AppError, invalidFields } from "#platform/rpc/errors.ts";
 import { openPage, pageSize, sealPage } from "#platform/rpc/paging.ts";
 import type { PageTokens } from "#platform/secrets/page-token.ts";
 import type { Cursor } from "../domain/cursor.ts";
-import { messageToProto, sessionToProto } from "../proto-mapping.ts";
+import { type MessageCursor, sessionToProto, shownMessages } from "../proto-mapping.ts";
 import type { SessionChange, Sessions } from "../sessions/sessions.ts";
 
 export function sessionHandler(sessions: Sessions, tokens: PageTokens): ServiceImpl<typeof SessionService> {
@@ -38,12 +38,13 @@ export function sessionHandler(sessions: Sessions, tokens: PageTokens): ServiceI
     async updateSession(request, context) {
       const { sessionId = "", etag = "" } = request.session ?? {};
       if (sessionId === "") throw invalidFields({ field: "session.session_id", description: "is required" });
-      const updated = await sessions.update(callOf(context), sessionId, changeOf(request), etag);
+      const conditions = { etag, requestId: request.requestId };
+      const updated = await sessions.update(callOf(context), sessionId, changeOf(request), conditions);
       return { session: sessionToProto(updated) };
     },
 
-    async deleteSession({ sessionId, etag }, context) {
-      await sessions.delete(callOf(context), sessionId, etag);
+    async deleteSession({ sessionId, etag, requestId }, context) {
+      await sessions.delete(callOf(context), sessionId, { etag, requestId });
       return {};
     },
 
@@ -51,14 +52,13 @@ export function sessionHandler(sessions: Sessions, tokens: PageTokens): ServiceI
       const call = callOf(context);
       const scope = { call, list: "messages", filter: { sessionId: request.sessionId } };
       const limit = pageSize(request.pageSize);
-      const cursor = openPage<{ position: number }>(tokens, request.pageToken, scope);
-      const page = { limit: limit + 1, after: cursor?.position ?? 0 };
-      const rows = await sessions.messages(call, request.sessionId, page);
-      const last = rows[limit - 1];
-      const more = rows.length > limit && last !== undefined;
+      const from = openPage<MessageCursor>(tokens, request.pageToken, scope) ?? { position: 0, part: 0 };
+      const rows = await sessions.messages(call, request.sessionId, { limit: limit + 1, from: from.position });
+      const shown = shownMessages(rows).filter(({ at }) => at.position > from.position || at.part >= from.part);
+      const next = shown[limit];
       return {
-        messages: rows.slice(0, limit).flatMap(messageToProto),
-        nextPageToken: more ? sealPage(tokens, { position: last.position }, scope) : "",
+        messages: shown.slice(0, limit).map(({ message }) => message),
+        nextPageToken: next === undefined ? "" : sealPage(tokens, next.at, scope),
       };
     },
   };

@@ -1,5 +1,6 @@
 import type { ServiceImpl } from "@connectrpc/connect";
 import type { RunTailService } from "#gen/agentmesh/agent/v1/run_tail_service_pb.ts";
+import { abortable } from "#platform/abortable.ts";
 import { callOf } from "#platform/rpc/call.ts";
 import { notFound, raise } from "#platform/rpc/errors.ts";
 import type { Runs } from "../runs/runs.ts";
@@ -21,10 +22,10 @@ export function tailHandler(runs: Runs): ServiceImpl<typeof RunTailService> {
     },
 
     async cancelOwnedRun({ runId, cause }, context) {
-      const { principal } = callOf(context);
-      const ended = runs.cancelOwned(principal.tenantId, runId, cause) ?? raise(notFound("run"));
-      await ended;
-      const run = await runs.get(callOf(context), runId);
+      const call = callOf(context);
+      const ended = runs.cancelOwned(call.principal.tenantId, runId, cause) ?? raise(notFound("run"));
+      await abortable(ended, call.signal);
+      const run = await runs.get(call, runId);
       return { terminalSeq: run.last_seq };
     },
   };

@@ -1,12 +1,11 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
-import { anyUnpack } from "@bufbuild/protobuf/wkt";
 import { Code } from "@connectrpc/connect";
 import type { AgentEvent } from "#gen/agentmesh/agent/v1/agent_event_pb.ts";
-import type { ChatEventSchema } from "#gen/agentmesh/agent/v1/chat_service_pb.ts";
+import type { ChatEventSchema, OpenItems } from "#gen/agentmesh/agent/v1/chat_service_pb.ts";
 import { RunState } from "#gen/agentmesh/agent/v1/run_pb.ts";
 import type { ContentPart } from "#gen/agentmesh/common/v1/content_pb.ts";
-import { ErrorInfoSchema } from "#gen/google/rpc/error_details_pb.ts";
 import type { Status } from "#gen/google/rpc/status_pb.ts";
+import { infoIn } from "./run-end.ts";
 
 export type ChatEventInit = MessageInitShape<typeof ChatEventSchema>;
 
@@ -17,51 +16,110 @@ export interface Turn {
   sessionId: string;
 }
 
-/** The chat client's view of a run's event; undefined for events that a chat client needs not see. Same seq. */
-export function chatEvent(event: AgentEvent, turn: Turn): ChatEventInit | undefined {
-  const { payload, seq, itemId } = event;
-  switch (payload.case) {
-    case "textDelta":
-      return { seq, payload: { case: "text", value: { content: payload.value.text, itemId } } };
-    case "toolCallRequested": {
-      const { tool, argumentsJson: argsJson } = payload.value;
-      return { seq, payload: { case: "toolCall", value: { tool, argsJson, callId: itemId } } };
+/**
+ * A chat client's view of a run: a projection of its events with the same seq. A chat client appends what it is shown, so
+ * a piece of text is shown only where it continues what was shown before; what a stream has missed of a message, because
+ * it joined late or lagged, comes with the message's end.
+ */
+export class ChatProjection {
+  readonly #turn: Turn;
+  /** Bytes that were shown of each message that is open. */
+  readonly #shown = new Map<string, number>();
+
+  constructor(turn: Turn) {
+    this.#turn = turn;
+  }
+
+  /** The chat client's events for one of the run; none for what a chat client needs not see. */
+  of(event: AgentEvent): ChatEventInit[] {
+    const { payload, seq, itemId } = event;
+    switch (payload.case) {
+      case "textDelta": {
+        const { offset, text: content } = payload.value;
+        const shown = this.#shown.get(itemId) ?? 0;
+        if (Number(offset) !== shown) return [];
+        this.#shown.set(itemId, shown + Buffer.byteLength(content));
+        return [{ seq, payload: { case: "text", value: { content, itemId } } }];
+      }
+      case "messageCompleted": {
+        const shown = this.#shown.get(itemId) ?? 0;
+        this.#shown.delete(itemId);
+        return rest(seq, itemId, textOf(payload.value.parts), shown);
+      }
+      case "itemDiscarded": {
+        const open = itemId === "" ? [...this.#shown.keys()] : [itemId].filter((id) => this.#shown.has(id));
+        for (const id of open) this.#shown.delete(id);
+        return open.map((id) => ({ seq, payload: { case: "retract", value: { itemId: id } } }));
+      }
+      case "toolCallRequested": {
+        const { tool, argumentsJson: argsJson } = payload.value;
+        return [{ seq, payload: { case: "toolCall", value: { tool, argsJson, callId: itemId } } }];
+      }
+      case "toolCallCompleted": {
+        const { tool, content, isError } = payload.value;
+        const value = { tool, result: textOf(content), callId: itemId, isError };
+        return [{ seq, payload: { case: "toolResult", value } }];
+      }
+      case "notice": {
+        const { reason, message } = payload.value;
+        return [{ seq, payload: { case: "notice", value: { reason, message } } }];
+      }
+      case "runCompleted": {
+        const { response, usage, outcome } = payload.value;
+        const value = { content: response, response, ...this.#turn, state: RunState.COMPLETED, outcome };
+        return [{ seq, payload: { case: "final", value: usage === undefined ? value : { ...value, usage } } }];
+      }
+      case "runCancelled": {
+        const { usage } = payload.value;
+        const value = { ...this.#turn, state: RunState.CANCELLED };
+        return [{ seq, payload: { case: "final", value: usage === undefined ? value : { ...value, usage } } }];
+      }
+      case "runFailed": {
+        const { error, retry } = payload.value;
+        const { code, reason, message } = failureOf(error);
+        return [{ seq, payload: { case: "error", value: { code, reason, message, retry, ...this.#turn } } }];
+      }
+      default:
+        return [];
     }
-    case "toolCallCompleted": {
-      const { tool, content, isError } = payload.value;
-      return {
-        seq,
-        payload: { case: "toolResult", value: { tool, result: textOf(content), callId: itemId, isError } },
-      };
+  }
+
+  /** What is open where the stream joined the run: messages that are new to it as open items, the rest of others as text. */
+  opened({ asOfSeq, items }: OpenItems): ChatEventInit[] {
+    const events: ChatEventInit[] = [];
+    const joined = items.filter(({ kind, itemId }) => kind === "message" && !this.#shown.has(itemId));
+    if (joined.length > 0) {
+      events.push({ seq: asOfSeq, payload: { case: "openItems", value: { asOfSeq, items: joined } } });
     }
-    case "itemDiscarded":
-      return { seq, payload: { case: "retract", value: { itemId } } };
-    case "notice": {
-      const { reason, message } = payload.value;
-      return { seq, payload: { case: "notice", value: { reason, message } } };
+    for (const { kind, itemId, content } of items) {
+      if (kind !== "message") continue;
+      const shown = this.#shown.get(itemId);
+      if (shown !== undefined) events.push(...rest(asOfSeq, itemId, content, shown));
+      this.#shown.set(itemId, Buffer.byteLength(content));
     }
-    case "runCompleted": {
-      const { response, usage, outcome } = payload.value;
-      const value = { content: response, response, ...turn, state: RunState.COMPLETED, outcome };
-      return { seq, payload: { case: "final", value: usage === undefined ? value : { ...value, usage } } };
-    }
-    case "runCancelled": {
-      const { usage } = payload.value;
-      const value = { ...turn, state: RunState.CANCELLED };
-      return { seq, payload: { case: "final", value: usage === undefined ? value : { ...value, usage } } };
-    }
-    case "runFailed": {
-      const { error, retry } = payload.value;
-      return { seq, payload: { case: "error", value: { ...failureOf(error), retry, ...turn } } };
-    }
-    default:
-      return undefined;
+    return events;
   }
 }
 
-/** Code, reason and message of a run's failure. */
-export function failureOf(error: Status | undefined): { code: string; reason: string; message: string } {
-  const info = error?.details.map((detail) => anyUnpack(detail, ErrorInfoSchema)).find((one) => one !== undefined);
+/** What follows the first `shown` bytes of a message. Pieces are whole characters, so the cut is too. */
+function rest(seq: bigint, itemId: string, text: string, shown: number): ChatEventInit[] {
+  if (Buffer.byteLength(text) <= shown) return [];
+  const content = Buffer.from(text).subarray(shown).toString();
+  return [{ seq, payload: { case: "text", value: { content, itemId } } }];
+}
+
+/** What a run failed with, for people and machines. */
+export interface Failure {
+  /** Canonical code, such as "UNAVAILABLE". */
+  code: string;
+  reason: string;
+  message: string;
+  facts: Record<string, string>;
+}
+
+/** Code, reason, message and facts of a run's failure. */
+export function failureOf(error: Status | undefined): Failure {
+  const info = infoIn(error);
   const code = Code[error?.code ?? Code.Unknown] ?? "Unknown";
   return {
     code: code
@@ -70,6 +128,7 @@ export function failureOf(error: Status | undefined): { code: string; reason: st
       .replace("CANCELED", "CANCELLED"),
     reason: info?.reason ?? "",
     message: error?.message ?? "",
+    facts: { ...info?.metadata },
   };
 }
 

@@ -1,4 +1,5 @@
 import type { AgentEvent } from "#gen/agentmesh/agent/v1/agent_event_pb.ts";
+import type { ContentPart } from "#gen/agentmesh/common/v1/content_pb.ts";
 
 /** Bytes that wait for one reader before it is detached to the log. */
 export const MAX_QUEUED_BYTES = 256 * 1024;
@@ -8,7 +9,7 @@ export type QueueEnd = "closed" | "lagged";
 
 /**
  * Events on their way to one reader. The producer never waits: a reader that lets more than MAX_QUEUED_BYTES pile up has
- * its queue emptied and is told that it lags; it then catches up from the log.
+ * its queue emptied and is told that it lags; it then catches up from the log. One event always fits, however large.
  */
 export class EventQueue {
   #events: AgentEvent[] = [];
@@ -19,7 +20,7 @@ export class EventQueue {
   push(event: AgentEvent): void {
     if (this.#end !== undefined) return;
     this.#bytes += weight(event);
-    if (this.#bytes > MAX_QUEUED_BYTES) {
+    if (this.#bytes > MAX_QUEUED_BYTES && this.#events.length > 0) {
       this.end("lagged");
       return;
     }
@@ -65,15 +66,35 @@ export class EventQueue {
   }
 }
 
-/** About what an event takes on the wire; exact sizes would cost an encoding per reader. */
+const ENVELOPE_BYTES = 200;
+
+/** About what an event takes in memory and on the wire; exact sizes would cost an encoding per reader. */
 function weight({ payload }: AgentEvent): number {
   switch (payload.case) {
     case "textDelta":
     case "reasoningDelta":
-      return 100 + payload.value.text.length;
+    case "reasoningCompleted":
+      return ENVELOPE_BYTES + payload.value.text.length;
     case "toolCallArgumentsDelta":
-      return 100 + payload.value.jsonFragment.length;
+      return ENVELOPE_BYTES + payload.value.jsonFragment.length;
+    case "messageCompleted":
+      return ENVELOPE_BYTES + contentBytes(payload.value.parts);
+    case "toolCallRequested":
+      return ENVELOPE_BYTES + payload.value.argumentsJson.length;
+    case "toolCallCompleted":
+      return ENVELOPE_BYTES + contentBytes(payload.value.content) + payload.value.structuredJson.length;
+    case "runCompleted":
+      return ENVELOPE_BYTES + payload.value.response.length;
     default:
-      return 1000;
+      return 2 * ENVELOPE_BYTES;
   }
+}
+
+function contentBytes(parts: readonly ContentPart[]): number {
+  let bytes = 0;
+  for (const { part } of parts) {
+    if (part.case === "text") bytes += part.value.text.length;
+    else if (part.case === "image") bytes += part.value.data.length;
+  }
+  return bytes;
 }

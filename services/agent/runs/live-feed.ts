@@ -3,7 +3,7 @@ import type { OpenItems } from "#gen/agentmesh/agent/v1/chat_service_pb.ts";
 import { EventQueue } from "./event-queue.ts";
 import { OpenItemsModel } from "./open-items.ts";
 
-/** A reader's place at a live run: what is open now, and every event from now on. */
+/** A reader's place at a live run: what is open now, and every event from now on. To be disposed of; twice is harmless. */
 export interface Subscription extends Disposable {
   readonly open: OpenItems;
   readonly queue: EventQueue;
@@ -21,6 +21,16 @@ export class LiveFeed {
 
   get subscribers(): number {
     return this.#queues.size;
+  }
+
+  /** True when nothing more will come from here. */
+  get closed(): boolean {
+    return this.#closed;
+  }
+
+  /** seq of the newest event that was shown. */
+  get seq(): bigint {
+    return this.#model.seq;
   }
 
   /** Shows an event to every reader. Never waits and never throws. */

@@ -1,6 +1,7 @@
 import type { Database } from "#platform/postgres/database.ts";
 import type { Log } from "#platform/telemetry/log.ts";
-import { renewLeases } from "../store/run-store.ts";
+import { LeaseLost } from "../errors.ts";
+import { renewLeases } from "../store/lease-store.ts";
 import type { RunLog } from "./run-log.ts";
 
 /** A run that this process owns and works on. */
@@ -10,6 +11,8 @@ export interface LiveRun {
   readonly controller: AbortController;
   /** Resolves when the run has ended or was given up; never rejects. */
   readonly finished: Promise<void>;
+  /** `performance.now()` before the lease was taken. */
+  readonly leasedAt: number;
 }
 
 export interface LiveRunsOptions {
@@ -18,20 +21,25 @@ export interface LiveRunsOptions {
   leaseMs: number;
   heartbeatMs: number;
   log: Log;
-  /** Told of each run whose lease is lost. */
-  onLost(run: LiveRun): void;
+}
+
+/** Gives a run up: its lease is lost, so nothing more may be written, and its readers go on with the log. */
+export function abandon(run: LiveRun): void {
+  run.controller.abort(new LeaseLost(run.log.ids.runId));
+  run.log.abandon();
 }
 
 /**
  * The runs of this process, and the heartbeat that keeps their leases: one statement for all of them. A run whose lease
- * could not be renewed in time is given up before another process may own it.
+ * could not be renewed in time is given up, by this process's own clock, about when another one may own it.
  */
 export class LiveRuns {
   readonly #runs = new Map<string, LiveRun>();
   readonly #options: LiveRunsOptions;
   readonly #renewedAt = new Map<string, number>();
+  readonly #stopped = new AbortController();
   #timer: NodeJS.Timeout | undefined;
-  #beating: Promise<void> = Promise.resolve();
+  #beating: Promise<void> | undefined;
 
   constructor(options: LiveRunsOptions) {
     this.#options = options;
@@ -41,9 +49,10 @@ export class LiveRuns {
     return this.#runs.size;
   }
 
+  /** The run, when this process works on it: not when it has ended or was given up. */
   get(tenantId: string, runId: string): LiveRun | undefined {
     const run = this.#runs.get(runId);
-    return run?.log.fence.tenantId === tenantId ? run : undefined;
+    return run?.log.fence.tenantId === tenantId && !run.log.feed.closed ? run : undefined;
   }
 
   all(): LiveRun[] {
@@ -53,46 +62,66 @@ export class LiveRuns {
   add(run: LiveRun): void {
     const { runId } = run.log.fence;
     this.#runs.set(runId, run);
-    this.#renewedAt.set(runId, performance.now());
-    void run.finished.then(() => {
-      this.#runs.delete(runId);
-      this.#renewedAt.delete(runId);
-    });
+    this.#renewedAt.set(runId, run.leasedAt);
+    const remove = () => this.#remove(runId, run);
+    run.finished.then(remove, remove);
   }
 
   start(): void {
     this.#timer = setInterval(() => {
-      this.#beating = this.#beat();
+      this.#giveUpExpired();
+      // One at a time: a database that does not answer must not collect heartbeats.
+      this.#beating ??= this.beat().finally(() => {
+        this.#beating = undefined;
+      });
     }, this.#options.heartbeatMs);
   }
 
+  /** Ends the heartbeat. Runs that are still here lose their leases. */
   async stop(): Promise<void> {
     clearInterval(this.#timer);
+    this.#stopped.abort();
     await this.#beating;
   }
 
-  async #beat(): Promise<void> {
-    const { database, owner, leaseMs, log } = this.#options;
-    const fences = this.all().map((run) => run.log.fence);
-    if (fences.length === 0) return;
+  /** One heartbeat. Never throws. */
+  async beat(): Promise<void> {
+    const { database, owner, leaseMs, heartbeatMs, log } = this.#options;
+    const runs = this.all();
+    if (runs.length === 0) return;
     const sentAt = performance.now();
     try {
-      const kept = await database.worker((tx) => renewLeases(tx, owner, fences, leaseMs));
-      for (const { runId } of fences) {
-        if (kept.has(runId)) this.#renewedAt.set(runId, sentAt);
-        else if (this.#runs.has(runId)) this.#giveUp(runId);
+      const held = runs.map((run) => ({ fence: run.log.fence, nextSeq: run.log.nextSeq }));
+      const options = { signal: this.#stopped.signal, deadline: Date.now() + heartbeatMs };
+      const { renewed, lost } = await database.worker((tx) => renewLeases(tx, owner, held, leaseMs), options);
+      for (const run of runs) {
+        const { runId } = run.log.fence;
+        if (renewed.has(runId) && this.#runs.get(runId) === run) this.#renewedAt.set(runId, sentAt);
+        else if (lost.has(runId)) this.#giveUp(runId, run);
       }
     } catch (error) {
-      log.warn({ err: error }, "agent.lease.renewal_failed");
+      if (!this.#stopped.signal.aborted) log.warn({ err: error }, "agent.lease.renewal_failed");
     }
-    // The database may have been away for so long that the lease has run out by its clock.
+    this.#giveUpExpired();
+  }
+
+  /** The database may have been away for so long that leases have run out by its clock. */
+  #giveUpExpired(): void {
+    const now = performance.now();
     for (const [runId, renewedAt] of this.#renewedAt) {
-      if (performance.now() - renewedAt > leaseMs) this.#giveUp(runId);
+      const run = this.#runs.get(runId);
+      if (run !== undefined && now - renewedAt > this.#options.leaseMs) this.#giveUp(runId, run);
     }
   }
 
-  #giveUp(runId: string): void {
-    const run = this.#runs.get(runId);
-    if (run !== undefined) this.#options.onLost(run);
+  #giveUp(runId: string, run: LiveRun): void {
+    if (this.#remove(runId, run)) abandon(run);
+  }
+
+  #remove(runId: string, run: LiveRun): boolean {
+    if (this.#runs.get(runId) !== run) return false;
+    this.#runs.delete(runId);
+    this.#renewedAt.delete(runId);
+    return true;
   }
 }

@@ -14,12 +14,16 @@ interface Growing {
  */
 export class OpenItemsModel {
   readonly #items = new Map<string, Growing>();
-  #seq = 0n;
+  #seq: bigint;
+
+  /** @param seq of the newest event that nothing is open after */
+  constructor(seq = 0n) {
+    this.#seq = seq;
+  }
 
   /** A model that continues from what an owner told. */
   static from(snapshot: OpenItems): OpenItemsModel {
-    const model = new OpenItemsModel();
-    model.#seq = snapshot.asOfSeq;
+    const model = new OpenItemsModel(snapshot.asOfSeq);
     for (const { itemId, kind, tool, content } of snapshot.items) {
       model.#items.set(itemId, { kind: kind as Growing["kind"], tool, chunks: content === "" ? [] : [content] });
     }

@@ -1,11 +1,13 @@
 import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
-import { anyPack } from "@bufbuild/protobuf/wkt";
+import { anyPack, anyUnpack } from "@bufbuild/protobuf/wkt";
 import { Code } from "@connectrpc/connect";
 import { RetryAdvice } from "#gen/agentmesh/agent/v1/agent_event_pb.ts";
-import { type RunOutcome, RunState } from "#gen/agentmesh/agent/v1/run_pb.ts";
+import { RunOutcome, RunState } from "#gen/agentmesh/agent/v1/run_pb.ts";
 import { type UsageSummary, UsageSummarySchema } from "#gen/agentmesh/common/v1/usage_pb.ts";
-import { ErrorInfoSchema } from "#gen/google/rpc/error_details_pb.ts";
+import { type ErrorInfo, ErrorInfoSchema } from "#gen/google/rpc/error_details_pb.ts";
 import { type Status, StatusSchema } from "#gen/google/rpc/status_pb.ts";
+import { audit } from "#platform/postgres/audit.ts";
+import type { Call } from "#platform/rpc/call.ts";
 import { ERROR_DOMAIN, type Reason } from "#platform/rpc/reasons.ts";
 import { endRun } from "../store/run-store.ts";
 import { freeSession } from "../store/session-store.ts";
@@ -31,6 +33,12 @@ export function failure(
   return { kind: "failed", error, retry };
 }
 
+/** The end of a run that failed for a reason inside the server; the log tells which. */
+export function internalFailure(): RunEnd {
+  const message = "The run failed for a reason inside the server.";
+  return failure(Code.Internal, "INTERNAL", message, RetryAdvice.EXHAUSTED);
+}
+
 /** The end of a run whose owner died or lost its lease. */
 export function ownerLost(): RunEnd {
   return failure(
@@ -41,11 +49,20 @@ export function ownerLost(): RunEnd {
   );
 }
 
+/** What belongs to every end. */
+export interface EndContext {
+  usage: UsageSummary;
+  /** Who the run worked for, for the audit row. */
+  call: Call;
+  durationMs?: number | undefined;
+}
+
 /**
- * Writes the end of a run: the terminal event, the run's state and the session's freedom, in one transaction under the
- * fence. Throws when that could not be written.
+ * Writes the end of a run: the terminal event, the run's state, the session's freedom and the audit row, in one
+ * transaction under the fence. Throws when that could not be written.
  */
-export async function finishRun(log: RunLog, end: RunEnd, usage: UsageSummary): Promise<void> {
+export async function finishRun(log: RunLog, end: RunEnd, { usage, call, durationMs }: EndContext): Promise<void> {
+  const response = end.kind === "completed" ? end.response : "";
   log.append({
     body: terminalBody(end, usage),
     within: async (tx) => {
@@ -54,13 +71,41 @@ export async function finishRun(log: RunLog, end: RunEnd, usage: UsageSummary): 
         outcome: end.kind === "completed" ? end.outcome : 0,
         error: end.kind === "failed" ? toBinary(StatusSchema, end.error) : null,
         usage: toBinary(UsageSummarySchema, usage),
-        response: end.kind === "completed" ? end.response : "",
+        // The one character that Postgres cannot keep in text.
+        response: response.replaceAll("\0", "\ufffd"),
       });
       await freeSession(tx, log.ids.sessionId, log.ids.runId);
+      await audit(tx, "agent", call, {
+        type: `run.${end.kind}`,
+        resource: log.ids.runId,
+        sessionId: log.ids.sessionId,
+        details: auditDetails(end, usage),
+        resultLength: response.length,
+        durationMs,
+      });
     },
   });
   await log.flush();
 }
+
+function auditDetails(end: RunEnd, usage: UsageSummary): object {
+  const total_tokens = Number(usage.totalTokens);
+  switch (end.kind) {
+    case "completed":
+      return { outcome: OUTCOMES.get(end.outcome) ?? "", total_tokens };
+    case "failed":
+      return { reason: infoIn(end.error)?.reason ?? "", total_tokens };
+    case "cancelled":
+      return { cause: end.cause, total_tokens };
+  }
+}
+
+/** Reason and facts inside a run's error. */
+export function infoIn(error: Status | undefined): ErrorInfo | undefined {
+  return error?.details.map((detail) => anyUnpack(detail, ErrorInfoSchema)).find((one) => one !== undefined);
+}
+
+const OUTCOMES: ReadonlyMap<number, string> = new Map(Object.entries(RunOutcome).map(([name, n]) => [n, name]));
 
 const STATES = { completed: RunState.COMPLETED, failed: RunState.FAILED, cancelled: RunState.CANCELLED } as const;
 

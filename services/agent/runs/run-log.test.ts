@@ -8,7 +8,8 @@ import { newId } from "#platform/id.ts";
 import { createLog } from "#platform/telemetry/log.ts";
 import { skipWithoutPostgres, type TestDatabase, testDatabase } from "#platform/testing/private-postgres.ts";
 import { LeaseLost } from "../errors.ts";
-import { claimExpired, eventsAfter, insertRun, renewLeases, runById, SEQ_BLOCK } from "../store/run-store.ts";
+import { claimExpired, renewLeases } from "../store/lease-store.ts";
+import { eventsAfter, insertRun, runById, SEQ_BLOCK } from "../store/run-store.ts";
 import { insertSession, occupySession, sessionById } from "../store/session-store.ts";
 import type { EventBody } from "./event-envelope.ts";
 import { Reaper } from "./reaper.ts";
@@ -26,6 +27,10 @@ const note = (reason: string): EventBody => ({ payload: { case: "notice", value:
 describe("the log of a run", { skip: skipWithoutPostgres() }, () => {
   let database: TestDatabase;
   const tenantId = newId("ten");
+  const principal = { tenantId, subject: "key_1", scopes: [], credentialId: "key_1", actors: [] };
+  const signal = new AbortController().signal;
+  const call = { principal, signal, requestId: "req_1", ip: "203.0.113.9", userAgent: "test/1" };
+  const context = { usage: new UsageTotal().summary(), call };
   before(async () => {
     database = await testDatabase({ services });
   });
@@ -36,7 +41,6 @@ describe("the log of a run", { skip: skipWithoutPostgres() }, () => {
   ): Promise<{ log: RunLog; runId: string; sessionId: string; shown: AgentEvent[] }> {
     const sessionId = newId("ses");
     const runId = newId("run");
-    const principal = { tenantId, subject: "key_1", scopes: [], credentialId: "key_1", actors: [] };
     const run = await database.db.tenant(tenantId, async (tx) => {
       await insertSession(tx, { sessionId, externalId: null, endUserId: "", agentId: "", title: "", labels: {} });
       const inserted = await insertRun(tx, {
@@ -140,16 +144,12 @@ describe("the log of a run", { skip: skipWithoutPostgres() }, () => {
     log.append({ body: note("late") });
     await assert.rejects(log.flush(), LeaseLost);
     assert.deepEqual([await stored(runId), shown], [[], []]);
-    await assert.rejects(finishRun(log, { kind: "cancelled", cause: "caller" }, new UsageTotal().summary()), LeaseLost);
+    await assert.rejects(finishRun(log, { kind: "cancelled", cause: "caller" }, context), LeaseLost);
   });
 
   test("ends once: state, terminal event and the session's freedom together, and nothing after it", async () => {
     const { log, runId, sessionId } = await newRun();
-    await finishRun(
-      log,
-      { kind: "completed", outcome: RunOutcome.ANSWERED, response: "hi" },
-      new UsageTotal().summary(),
-    );
+    await finishRun(log, { kind: "completed", outcome: RunOutcome.ANSWERED, response: "hi" }, context);
     const { run, session } = await database.db.tenant(tenantId, async (tx) => ({
       run: await runById(tx, runId),
       session: await sessionById(tx, sessionId),
@@ -165,9 +165,9 @@ describe("the log of a run", { skip: skipWithoutPostgres() }, () => {
   test("a heartbeat keeps the runs that are still ours and names no others", async () => {
     const mine = await newRun();
     const other = await newRun();
-    const fences = [mine.log.fence, { ...other.log.fence, epoch: 7 }];
-    const kept = await database.db.worker((tx) => renewLeases(tx, "ins_a", fences, 60_000));
-    assert.deepEqual([...kept], [mine.runId]);
+    const held = [mine.log.fence, { ...other.log.fence, epoch: 7 }].map((fence) => ({ fence, nextSeq: 1n }));
+    const { renewed, lost } = await database.db.worker((tx) => renewLeases(tx, "ins_a", held, 60_000));
+    assert.deepEqual([[...renewed], [...lost]], [[mine.runId], [other.runId]]);
   });
 
   test("the reaper ends a dead owner's run above its numbers, voids its open step, and does so once among many", async () => {

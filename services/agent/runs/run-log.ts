@@ -1,11 +1,14 @@
-import { setTimeout as sleep } from "node:timers/promises";
 import { toBinary } from "@bufbuild/protobuf";
 import { type AgentEvent, AgentEventSchema, Retention } from "#gen/agentmesh/agent/v1/agent_event_pb.ts";
+import { pause } from "#platform/abortable.ts";
 import type { Database, Tx } from "#platform/postgres/database.ts";
 import { reasonOf } from "#platform/rpc/errors.ts";
+import { LeaseLost } from "../errors.ts";
 import { appendEvents, type Fence, runById } from "../store/run-store.ts";
 import { durableEvent, type EventBody, isTerminal, type RunIds, transientEvent } from "./event-envelope.ts";
 import { LiveFeed } from "./live-feed.ts";
+import { OpenItemsModel } from "./open-items.ts";
+import { isOver } from "./run-state.ts";
 
 export interface RunLogOptions {
   database: Database;
@@ -31,7 +34,7 @@ export interface DurableEntry {
 
 type Entry = { durable: DurableEntry } | { transient: EventBody };
 
-const RETRIED: ReadonlySet<string | undefined> = new Set(["DEPENDENCY_DOWN", "CONCURRENT_CHANGE"]);
+const RETRIED: ReadonlySet<string | undefined> = new Set(["DEPENDENCY_DOWN", "CONCURRENT_CHANGE", "DEADLINE"]);
 
 /**
  * The event log of a run that this process owns, with one writer: the run's executor. Durable events are committed under
@@ -40,10 +43,11 @@ const RETRIED: ReadonlySet<string | undefined> = new Set(["DEPENDENCY_DOWN", "CO
  * in which it was appended.
  */
 export class RunLog {
-  readonly feed = new LiveFeed();
+  readonly feed: LiveFeed;
   readonly ids: RunIds;
   readonly fence: Fence;
   readonly #options: RunLogOptions;
+  readonly #given = new AbortController();
   #nextSeq: bigint;
   #prevSeq: bigint;
   #waiting: Entry[] = [];
@@ -54,12 +58,19 @@ export class RunLog {
     this.#options = options;
     this.ids = options.ids;
     this.fence = options.fence;
+    this.feed = new LiveFeed(new OpenItemsModel(options.lastDurableSeq));
     this.#nextSeq = options.nextSeq;
     this.#prevSeq = options.lastDurableSeq;
   }
 
-  /** Shows a preview: at once, or behind the durable events that wait for their commit. */
+  /** The number that the next event gets, unless more are waiting. */
+  get nextSeq(): bigint {
+    return this.#nextSeq;
+  }
+
+  /** Shows a preview: at once, or behind the durable events that wait for their commit. A broken log shows nothing. */
   transient(body: EventBody): void {
+    if (this.#broken !== undefined) return;
     if (this.#writing === undefined) this.feed.push(transientEvent(this.ids.runId, this.#nextSeq++, body));
     else this.#waiting.push({ transient: body });
   }
@@ -72,7 +83,8 @@ export class RunLog {
 
   /**
    * Resolves when everything that was appended is committed and shown. Throws when the log is broken: LeaseLost when the
-   * fence no longer holds, or what the database said; then nothing that was not shown was written.
+   * fence no longer holds, or what the database said; then nothing that was not shown was written, or a commit's outcome
+   * stayed unknown.
    */
   async flush(): Promise<void> {
     while (this.#writing !== undefined) await this.#writing;
@@ -82,6 +94,33 @@ export class RunLog {
   /** Throws when the log is broken, without waiting. */
   check(): void {
     if (this.#broken !== undefined) throw this.#broken;
+  }
+
+  /** Gives the run up: nothing more is tried or shown, and readers go on with what is stored. */
+  abandon(): void {
+    this.#broken = new LeaseLost(this.ids.runId);
+    this.#given.abort(this.#broken);
+    this.feed.close();
+  }
+
+  /**
+   * Makes a broken log writable again, behind what is stored; what was not written is forgotten. For the one event that
+   * must still be written, the terminal one. Returns the step that is open. Throws LeaseLost when the run is not this
+   * owner's any more or has ended.
+   */
+  async reopen(): Promise<number> {
+    const { fence, ids } = this;
+    // The lock outwaits a commit of ours whose outcome is unknown.
+    const run = await this.#options.database.tenant(fence.tenantId, (tx) => runById(tx, ids.runId, true), {
+      signal: this.#given.signal,
+    });
+    const mine = run !== undefined && run.owner === fence.owner && run.epoch === fence.epoch && !isOver(run);
+    if (!mine || this.#given.signal.aborted) throw new LeaseLost(ids.runId);
+    this.#waiting = [];
+    this.#broken = undefined;
+    this.#prevSeq = run.last_seq;
+    if (this.#nextSeq <= run.last_seq) this.#nextSeq = run.last_seq + 1n;
+    return run.open_step;
   }
 
   async #write(): Promise<void> {
@@ -94,7 +133,7 @@ export class RunLog {
         await this.#commit(entries);
       }
     } catch (error) {
-      this.#broken = error;
+      this.#broken ??= error;
     } finally {
       this.#writing = undefined;
     }
@@ -115,6 +154,8 @@ export class RunLog {
       prevSeq = seq++;
     }
     if (durables.length > 0) await this.#store(events, durables, prevSeq);
+    // Given up meanwhile: what was committed is in the log, where its readers are.
+    if (this.#given.signal.aborted) return;
     this.#nextSeq = seq;
     this.#prevSeq = prevSeq;
     for (const event of events) this.feed.push(event);
@@ -126,7 +167,8 @@ export class RunLog {
 
   /**
    * One transaction, tried again while the database is away and the lease may still hold. When a commit's outcome is
-   * unknown, the run row tells it: last_seq is the newest number that was committed.
+   * unknown, the run row tells it: last_seq is the newest number that was committed. The row is locked for that, because
+   * the server may still be busy with the commit that this process has given up.
    */
   async #store(events: readonly AgentEvent[], durables: readonly DurableEntry[], lastSeq: bigint): Promise<void> {
     const rows = events
@@ -135,16 +177,21 @@ export class RunLog {
     const openStep = durables.findLast((entry) => entry.openStep !== undefined)?.openStep;
     const { database, retryForMs } = this.#options;
     const giveUpAt = performance.now() + retryForMs;
+    const deadline = Date.now() + retryForMs;
     for (let attempt = 0; ; attempt++) {
       try {
-        return await database.tenant(this.fence.tenantId, async (tx) => {
-          if (attempt > 0 && (await runById(tx, this.ids.runId))?.last_seq === lastSeq) return;
-          await appendEvents(tx, this.fence, rows, openStep);
-          for (const { within } of durables) await within?.(tx);
-        });
+        return await database.tenant(
+          this.fence.tenantId,
+          async (tx) => {
+            if (attempt > 0 && (await runById(tx, this.ids.runId, true))?.last_seq === lastSeq) return;
+            await appendEvents(tx, this.fence, rows, openStep);
+            for (const { within } of durables) await within?.(tx);
+          },
+          { deadline },
+        );
       } catch (error) {
         if (!RETRIED.has(reasonOf(error)) || performance.now() > giveUpAt) throw error;
-        await sleep(Math.min(100 * 2 ** attempt, 1000));
+        await pause(Math.min(100 * 2 ** attempt, 1000), this.#given.signal);
       }
     }
   }

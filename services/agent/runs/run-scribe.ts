@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import { RetryAdvice } from "#gen/agentmesh/agent/v1/agent_event_pb.ts";
 import { MessageRole } from "#gen/agentmesh/agent/v1/run_pb.ts";
 import { newId } from "#platform/id.ts";
+import { jsonText } from "#platform/postgres/json-text.ts";
 import { contentToProto } from "../domain/run-input.ts";
 import type { EngineEvent, ModelUsage, StepCompleted } from "../engine/events.ts";
 import { appendMessages } from "../store/message-store.ts";
@@ -56,10 +57,21 @@ export class RunScribe {
     }
   }
 
+  /** Tells that the model does not see the beginning of a long session. */
+  historyTrimmed(messages: number): void {
+    const value = {
+      reason: "HISTORY_TRIMMED",
+      message: "The session is long; its oldest messages are not shown to the model.",
+      facts: { messages: String(messages) },
+    };
+    this.#log.append({ body: { payload: { case: "notice", value } } });
+  }
+
   #completeStep({ step, finishReason, usage, messages }: StepCompleted): void {
     const used = usageToProto(usage);
     this.#usage.add(used);
-    const stored = messages.map((message) => ({ messageId: newId("msg"), message }));
+    // What models and tools wrote is kept as far as the database can: it must not cost the run.
+    const stored = messages.map((message) => ({ messageId: newId("msg"), json: jsonText(message) }));
     const { sessionId, runId } = this.#log.ids;
     this.#log.append({
       body: { payload: { case: "stepCompleted", value: { step, finishReason, usage: used } } },

@@ -14,50 +14,47 @@ export interface ToolCaller {
   endUserId: string;
 }
 
-/** The tools of the tool service, as the engine needs them. */
+/** The tools of one run, as the engine needs them. */
 export interface RunTools {
-  /** The tools of these names that exist for the tenant. */
-  describe(call: Call, names: readonly string[]): Promise<ToolSpec[]>;
+  readonly specs: ToolSpec[];
   /** Executes one call; its idempotency key is `run_id/call_id`, the same whenever this call is repeated. */
-  execute(
-    call: Call,
-    caller: ToolCaller,
-    toolCall: ToolCall,
-    onProgress: (progress: ToolProgress) => void,
-  ): Promise<ToolOutcome>;
+  execute(call: Call, toolCall: ToolCall, onProgress: (progress: ToolProgress) => void): Promise<ToolOutcome>;
 }
 
+/** Asks for the tools of these names that exist for the caller's tenant. */
+export type OpenTools = (call: Call, caller: ToolCaller, names: readonly string[]) => Promise<RunTools>;
+
+const DESCRIBE_MS = 10_000;
+/** Longest execution of a tool that names none. */
+const DEFAULT_TIMEOUT_MS = 60_000;
 /** Time over a tool's own limit before the agent stops waiting for the tool service. */
 const MARGIN_MS = 5_000;
 
-export function createRunTools(tools: Client<typeof ToolExecutionService>): RunTools {
-  const limits = new Map<string, number>();
-  return {
-    async describe(call, names) {
-      if (names.length === 0) return [];
-      const described = await tools.describeTools({ names: [...names] }, onward(call, 10_000));
-      for (const tool of described.tools) limits.set(tool.name, tool.timeoutMs);
-      return described.tools.map(toolSpec);
-    },
-
-    async execute(call, caller, toolCall, onProgress) {
-      const { callId, name, argumentsJson } = toolCall;
-      const requestId = `${caller.runId}/${callId}`;
-      const request = { ...caller, tool: name, argumentsJson, callId, requestId };
-      const limit = (limits.get(name) ?? 60_000) + MARGIN_MS;
-      const frames = consume(
-        (signal) => tools.executeTool(request, onward(withSignal(call, signal, call.deadline), limit)),
-        call.signal,
-      );
-      for await (const { frame } of frames) {
-        if (frame.case === "progress") onProgress({ message: frame.value.message, fraction: frame.value.fraction });
-        if (frame.case === "result") {
-          const { content, structuredJson, isError, durationMs } = frame.value;
-          return { content: content.map(contentFromProto), structuredJson, isError, durationMs: Number(durationMs) };
+/** The tools of the tool service. */
+export function openToolsOf(tools: Client<typeof ToolExecutionService>): OpenTools {
+  return async (call, caller, names) => {
+    const asked = { names: [...names] };
+    const described = names.length === 0 ? [] : (await tools.describeTools(asked, onward(call, DESCRIBE_MS))).tools;
+    const limits = new Map(described.map(({ name, timeoutMs }) => [name, timeoutMs || DEFAULT_TIMEOUT_MS]));
+    return {
+      specs: described.map(toolSpec),
+      async execute(within, { callId, name, argumentsJson }, onProgress) {
+        const request = { ...caller, tool: name, argumentsJson, callId, requestId: `${caller.runId}/${callId}` };
+        const limit = (limits.get(name) ?? DEFAULT_TIMEOUT_MS) + MARGIN_MS;
+        const frames = consume(
+          (signal) => tools.executeTool(request, onward(withSignal(within, signal), limit)),
+          within.signal,
+        );
+        for await (const { frame } of frames) {
+          if (frame.case === "progress") onProgress({ message: frame.value.message, fraction: frame.value.fraction });
+          if (frame.case === "result") {
+            const { content, structuredJson, isError, durationMs } = frame.value;
+            return { content: content.map(contentFromProto), structuredJson, isError, durationMs: Number(durationMs) };
+          }
         }
-      }
-      throw new Error("the tool service gave no result");
-    },
+        throw new Error("the tool service gave no result");
+      },
+    };
   };
 }
 

@@ -1,41 +1,51 @@
 import { fromBinary } from "@bufbuild/protobuf";
 import { type AgentEvent, AgentEventSchema } from "#gen/agentmesh/agent/v1/agent_event_pb.ts";
+import { abortable, pause, within } from "#platform/abortable.ts";
 import { audit } from "#platform/postgres/audit.ts";
+import type { Tx } from "#platform/postgres/database.ts";
 import { type Call, withSignal } from "#platform/rpc/call.ts";
-import { notFound, raise, reasonOf } from "#platform/rpc/errors.ts";
+import { notFound, raise } from "#platform/rpc/errors.ts";
+import type { Log } from "#platform/telemetry/log.ts";
 import type { Cursor } from "../domain/cursor.ts";
 import { type Reach, reaches, readReach, writeReach } from "../domain/ownership.ts";
 import type { RunInput } from "../domain/run-input.ts";
-import { LeaseLost } from "../errors.ts";
+import { ownerUnreachable, shuttingDown } from "../errors.ts";
+import { isExternalId } from "../sessions/sessions.ts";
 import * as store from "../store/run-store.ts";
+import { sessionByExternalId } from "../store/session-store.ts";
 import type { Subscription } from "./live-feed.ts";
-import type { LiveRun, LiveRuns } from "./live-runs.ts";
-import { CancelRequest, type RunExecutor } from "./run-executor.ts";
+import type { LiveRuns } from "./live-runs.ts";
+import type { RunExecutor } from "./run-executor.ts";
+import { CancelRequest } from "./run-failure.ts";
 import { RunLog } from "./run-log.ts";
 import { FIRST_SEQ, type StartDeps, type StartedRun, startRun } from "./run-start.ts";
 import { isOver } from "./run-state.ts";
-import { type WatchDeps, type WatchFrame, watchRun } from "./watch.ts";
+import { type WatchDeps, type WatchFrame, type WatchOptions, watchRun } from "./watch.ts";
 
 export interface RunsDeps extends StartDeps, WatchDeps {
   liveRuns: LiveRuns;
   executor: RunExecutor;
+  log: Log;
   /** Tells watchers everywhere that a run has new durable events. */
   announce(tenantId: string, event: AgentEvent): void;
   /** Asks the owner of a run, another replica, to cancel it. */
   cancelAt(call: Call, address: string, runId: string, cause: string): Promise<void>;
+  /** How long a cancelled run may take to end: until the reaper has ended it, should its owner be gone. */
+  cancelWaitMs: number;
 }
 
-/** A run that a call has begun or attached to, and a place at its feed when it is new. */
-export interface OpenedRun {
+/** A run that a call has begun or attached to. To be disposed of when nobody watches it any more, or ever. */
+export interface OpenedRun extends Disposable {
   run: store.RunRow;
   /** The session id that the caller knows. */
   sessionId: string;
-  fresh: { subscription: Subscription; seq: bigint; firstEvent: AgentEvent } | undefined;
+  /** A place at the feed of a new run, for `watch`. */
+  fresh: { subscription: Subscription; seq: bigint } | undefined;
 }
 
-/** How long a cancelled run may take to write its end before the caller is answered. */
-const CANCEL_WAIT_MS = 5_000;
-const CANCEL_POLL_MS = 50;
+/** How long the owner of a run may take to answer that it has cancelled it. */
+const OWNER_ANSWER_MS = 3_000;
+const CANCEL_POLL_MS = 100;
 
 /** Runs: begun here, executed here or elsewhere, watched from anywhere. */
 export class Runs {
@@ -47,19 +57,20 @@ export class Runs {
 
   /** Begins a run, or attaches to the one that an earlier call with the same request id began. */
   async open(call: Call, input: RunInput): Promise<OpenedRun> {
+    if (this.#deps.drain.aborted) throw shuttingDown();
     const started = await startRun(this.#deps, call, input);
-    const sessionId = input.sessionId === "" ? started.run.session_id : input.sessionId;
-    if (started.kind === "attached") return { run: started.run, sessionId, fresh: undefined };
-    return { run: started.run, sessionId, fresh: this.#launch(call, started) };
+    const { run } = started;
+    const sessionId = input.sessionId === "" ? run.session_id : input.sessionId;
+    if (started.kind === "attached") return { run, sessionId, fresh: undefined, [Symbol.dispose]: () => {} };
+    const subscription = this.#launch(call, started);
+    const fresh = { subscription, seq: FIRST_SEQ };
+    return { run, sessionId, fresh, [Symbol.dispose]: () => subscription[Symbol.dispose]() };
   }
 
   /** Events of a run as they come; see watchRun. */
-  watch(
-    call: Call,
-    options: { runId: string; afterSeq: bigint; liveOnly?: boolean; fresh?: OpenedRun["fresh"] },
-  ): AsyncGenerator<WatchFrame> {
-    const { runId, afterSeq, liveOnly = false, fresh } = options;
-    return watchRun(this.#deps, call, { runId, afterSeq, liveOnly, reach: readReach(call.principal), fresh });
+  watch(call: Call, options: Partial<WatchOptions> & Pick<WatchOptions, "runId">): AsyncGenerator<WatchFrame> {
+    const defaults = { afterSeq: 0n, liveOnly: false, reach: readReach(call.principal) };
+    return watchRun(this.#deps, call, { ...defaults, ...options });
   }
 
   async get(call: Call, runId: string): Promise<store.RunRow> {
@@ -72,48 +83,41 @@ export class Runs {
     page: { limit: number; after: Cursor | undefined },
   ): Promise<store.RunRow[]> {
     const { endUserId } = readReach(call.principal);
-    return this.#deps.database.tenant(
-      call.principal.tenantId,
-      (tx) => store.listRuns(tx, { ...filter, endUserId }, page),
-      {
-        signal: call.signal,
-        readOnly: true,
-      },
-    );
+    return this.#read(call, async (tx) => {
+      const { sessionId } = filter;
+      if (sessionId === undefined || !isExternalId(sessionId)) {
+        return store.listRuns(tx, { ...filter, endUserId }, page);
+      }
+      const session = await sessionByExternalId(tx, sessionId.toLowerCase(), endUserId);
+      if (session === undefined) return [];
+      return store.listRuns(tx, { ...filter, endUserId, sessionId: session.session_id }, page);
+    });
   }
 
   async events(call: Call, runId: string, afterSeq: bigint, limit: number): Promise<AgentEvent[]> {
     await this.get(call, runId);
-    const page = await this.#deps.database.tenant(
-      call.principal.tenantId,
-      (tx) => store.eventsAfter(tx, runId, afterSeq, limit),
-      { signal: call.signal, readOnly: true },
-    );
+    const page = await this.#read(call, (tx) => store.eventsAfter(tx, runId, afterSeq, limit));
     return page.map((bytes) => fromBinary(AgentEventSchema, bytes));
   }
 
-  /** Cancels a run wherever it is owned and waits until its end is written. On a run that has ended it changes nothing. */
+  /**
+   * Cancels a run wherever it is owned and waits until its end is written: the owner's, or the reaper's when the owner is
+   * gone. On a run that has ended it changes nothing. UNAVAILABLE when it has not ended in time.
+   */
   async cancel(call: Call, runId: string, cause: string): Promise<store.RunRow> {
-    const run = await this.#find(call, runId, writeReach(call.principal));
+    const { database, cancelWaitMs } = this.#deps;
+    const until = performance.now() + cancelWaitMs;
+    let run = await this.#find(call, runId, writeReach(call.principal));
     if (isOver(run)) return run;
-    const { database } = this.#deps;
-    await database.tenant(call.principal.tenantId, (tx) =>
-      audit(tx, "agent", call, {
-        type: "run.cancelled",
-        resource: runId,
-        sessionId: run.session_id,
-        details: { cause },
-      }),
-    );
-    const own = this.cancelOwned(call.principal.tenantId, runId, cause);
-    if (own !== undefined) await own;
-    else {
-      // An owner that is gone cannot be asked; the reaper will end the run.
-      await this.#deps.cancelAt(call, run.owner_address, runId, cause).catch((error: unknown) => {
-        if (reasonOf(error) === undefined) throw error;
-      });
+    const event = { type: "run.cancel_requested", resource: runId, sessionId: run.session_id, details: { cause } };
+    await database.tenant(call.principal.tenantId, (tx) => audit(tx, "agent", call, event), { signal: call.signal });
+    for (;;) {
+      await this.#askOwner(call, run, cause);
+      run = await this.#find(call, runId, writeReach(call.principal));
+      if (isOver(run)) return run;
+      if (performance.now() > until) throw ownerUnreachable();
+      await pause(CANCEL_POLL_MS, call.signal);
     }
-    return this.#ended(call, runId);
   }
 
   /** Cancels a run that this process owns; undefined when it does not. Resolves when the run has ended. */
@@ -129,10 +133,22 @@ export class Runs {
     return this.#deps.liveRuns.get(tenantId, runId)?.log.feed.subscribe();
   }
 
-  #launch(call: Call, started: StartedRun): OpenedRun["fresh"] {
+  /** Returns when the run has ended, when its owner does not know of it, or when the owner does not answer. */
+  async #askOwner(call: Call, run: store.RunRow, cause: string): Promise<void> {
     const { tenantId } = call.principal;
-    const { run, session } = started;
-    const firstEvent = fromBinary(AgentEventSchema, started.firstEvent);
+    const own = this.cancelOwned(tenantId, run.run_id, cause);
+    const asked = own ?? this.#deps.cancelAt(call, run.owner_address, run.run_id, cause);
+    try {
+      await abortable(within(asked, OWNER_ANSWER_MS, ownerUnreachable), call.signal);
+    } catch (error) {
+      call.signal.throwIfAborted();
+      this.#deps.log.debug({ err: error, run_id: run.run_id }, "agent.cancel.owner_did_not_answer");
+    }
+  }
+
+  #launch(call: Call, started: StartedRun): Subscription {
+    const { tenantId } = call.principal;
+    const { run, session, leasedAt } = started;
     const log = new RunLog({
       database: this.#deps.database,
       fence: { tenantId, runId: run.run_id, owner: run.owner, epoch: run.epoch },
@@ -145,31 +161,17 @@ export class Runs {
     const subscription = log.feed.subscribe();
     const controller = new AbortController();
     const finished = this.#deps.executor.execute(withSignal(call, controller.signal), started, log);
-    const live: LiveRun = { log, controller, finished };
-    this.#deps.liveRuns.add(live);
-    return { subscription, seq: FIRST_SEQ, firstEvent };
+    this.#deps.liveRuns.add({ log, controller, finished, leasedAt });
+    return subscription;
   }
 
   async #find(call: Call, runId: string, reach: Reach): Promise<store.RunRow> {
-    const run = await this.#deps.database.tenant(call.principal.tenantId, (tx) => store.runById(tx, runId), {
-      signal: call.signal,
-      readOnly: true,
-    });
+    const run = await this.#read(call, (tx) => store.runById(tx, runId));
     return run !== undefined && reaches(reach, run) ? run : raise(notFound("run"));
   }
 
-  async #ended(call: Call, runId: string): Promise<store.RunRow> {
-    const until = performance.now() + CANCEL_WAIT_MS;
-    for (;;) {
-      const run = await this.get(call, runId);
-      if (isOver(run) || performance.now() > until) return run;
-      await new Promise((resolve) => setTimeout(resolve, CANCEL_POLL_MS));
-    }
+  #read<T>(call: Call, fn: (tx: Tx) => Promise<T>): Promise<T> {
+    const { signal, deadline } = call;
+    return this.#deps.database.tenant(call.principal.tenantId, fn, { signal, deadline, readOnly: true });
   }
-}
-
-/** Gives a run up: its lease is lost, so nothing more may be written, and its readers go on with the log. */
-export function abandon(run: LiveRun): void {
-  run.controller.abort(new LeaseLost(run.log.ids.runId));
-  run.log.feed.close();
 }

@@ -9,16 +9,20 @@ import { type Reach, reaches } from "../domain/ownership.ts";
 import { cursorAhead, draining } from "../errors.ts";
 import { eventsAfter, type RunRow, runById } from "../store/run-store.ts";
 import { isTerminal } from "./event-envelope.ts";
+import type { EventQueue } from "./event-queue.ts";
 import type { Subscription } from "./live-feed.ts";
 import type { LiveRuns } from "./live-runs.ts";
 import { OpenItemsModel } from "./open-items.ts";
 import type { RemoteTails } from "./remote-tails.ts";
+import { RunHint } from "./run-hint.ts";
 import { isOver } from "./run-state.ts";
 import { runSubject } from "./run-subject.ts";
 
-const REPLAY_PAGE = 500;
+const REPLAY_PAGE = 200;
 /** How often a run is looked at while its owner cannot be tailed; a wake-up on the bus is usually faster. */
 const POLL_MS = 500;
+/** How long after a failed try the owner is asked again. */
+const RETRY_TAIL_MS = 2_000;
 
 /** What a watcher is shown. */
 export type WatchFrame =
@@ -30,9 +34,11 @@ export type WatchFrame =
 export interface WatchOptions {
   runId: string;
   afterSeq: bigint;
-  /** Skip the replay. */
+  /** Skip the replay; of a run that has ended the end is shown all the same. */
   liveOnly: boolean;
   reach: Reach;
+  /** Events to show; terminal ones are shown in any case. Default: all. */
+  wants?: ((event: AgentEvent) => boolean) | undefined;
   /** A place at the feed of a run that was started by this very call: nothing needs to be replayed. */
   fresh?: { subscription: Subscription; seq: bigint } | undefined;
 }
@@ -43,7 +49,7 @@ export interface WatchDeps {
   liveRuns: LiveRuns;
   remoteTails: RemoteTails;
   heartbeatMs: number;
-  /** Aborts when this process drains: watchers are sent to another replica. */
+  /** Aborts when this process drains: watchers of runs that it does not own itself are sent to another replica. */
   drain: AbortSignal;
 }
 
@@ -51,14 +57,14 @@ export interface WatchDeps {
  * Watches a run from any replica: the durable events after the cursor from Postgres, then `caught_up`, what is open at
  * the owner, and everything live until the terminal event. The feed is joined before the log is read, so nothing falls
  * between; events that come by both ways are told apart by seq; a break in the prev_seq chain sends the reader back to
- * the log. Ends without a terminal event only by throwing.
+ * the log. Ends without a terminal event only by throwing, or when the cursor is at the terminal event already.
  */
 export async function* watchRun(deps: WatchDeps, call: Call, options: WatchOptions): AsyncGenerator<WatchFrame> {
   const watcher = new Watcher(deps, call, options);
   try {
     yield* watcher.frames();
   } finally {
-    await watcher.close();
+    watcher.close();
   }
 }
 
@@ -66,66 +72,77 @@ class Watcher {
   readonly #deps: WatchDeps;
   readonly #call: Call;
   readonly #options: WatchOptions;
-  readonly #signal: AbortSignal;
+  /** Ends every wait: the caller left, or this process drains and has no part in the run. */
+  readonly #stop = new AbortController();
   #cursor: bigint;
   #ended = false;
+  #own = false;
   #attached: Subscription | undefined;
-  #listening: { unsubscribe(): Promise<void> } | undefined;
-  #woken: (() => void) | undefined;
+  #hint: RunHint | undefined;
+  #shownAt = performance.now();
 
   constructor(deps: WatchDeps, call: Call, options: WatchOptions) {
     this.#deps = deps;
     this.#call = call;
     this.#options = options;
     this.#cursor = options.afterSeq;
-    this.#signal = AbortSignal.any([call.signal, deps.drain]);
+    call.signal.addEventListener("abort", this.#onAbort);
+    deps.drain.addEventListener("abort", this.#onDrain);
+    if (call.signal.aborted) this.#onAbort();
   }
 
   async *frames(): AsyncGenerator<WatchFrame> {
     const { fresh } = this.#options;
-    let first = true;
     if (fresh !== undefined) {
+      this.#own = true;
       this.#attached = fresh.subscription;
       this.#cursor = fresh.seq;
-      yield* this.#live(OpenItemsModel.from(fresh.subscription.open));
-      first = false;
+      yield* this.#live(fresh.subscription.queue, []);
+      this.#detach();
     }
-    while (!this.#ended) {
-      this.#checkSignal();
+    for (let first = fresh === undefined; !this.#ended; first = false) {
+      this.#check();
       const run = await this.#row();
-      if (first && this.#options.afterSeq > run.seq_reserved) throw cursorAhead(this.#options.afterSeq);
-      if (first && this.#options.liveOnly) this.#cursor = run.last_seq;
+      if (first) this.#begin(run);
       this.#attached = isOver(run) ? undefined : await this.#attach(run);
-      const model = OpenItemsModel.from(this.#attached?.open ?? new OpenItemsModel().snapshot());
-      yield* this.#replay(model);
-      if (first) yield { kind: "caught_up", seq: this.#cursor };
-      first = false;
+      yield* this.#replay();
+      if (first) yield this.#control({ kind: "caught_up", seq: this.#cursor });
       if (this.#ended) return;
-      if (this.#attached === undefined) {
-        if (isOver(run)) return;
-        yield* this.#rest(run);
-        continue;
-      }
-      yield* this.#catchUp(this.#attached, model);
-      const open = model.snapshot();
-      if (open.items.length > 0) yield { kind: "open_items", open };
-      yield* this.#live(model);
+      if (this.#attached !== undefined) yield* this.#follow(this.#attached);
+      else if (isOver(run)) return;
+      else yield* this.#rest(run);
+      this.#detach();
     }
   }
 
-  async close(): Promise<void> {
+  close(): void {
     this.#detach();
-    await this.#listening?.unsubscribe();
+    this.#hint?.[Symbol.dispose]();
+    this.#call.signal.removeEventListener("abort", this.#onAbort);
+    this.#deps.drain.removeEventListener("abort", this.#onDrain);
   }
+
+  readonly #onAbort = () => this.#stop.abort();
+
+  readonly #onDrain = () => {
+    if (!this.#own) this.#stop.abort();
+  };
 
   #detach(): void {
     this.#attached?.[Symbol.dispose]();
     this.#attached = undefined;
+    this.#own = false;
   }
 
-  #checkSignal(): void {
-    if (this.#call.signal.aborted) throw this.#call.signal.reason;
-    if (this.#deps.drain.aborted) throw draining();
+  #check(): void {
+    this.#call.signal.throwIfAborted();
+    if (this.#deps.drain.aborted && !this.#own) throw draining();
+  }
+
+  #begin(run: RunRow): void {
+    if (this.#options.afterSeq > run.seq_reserved) throw cursorAhead(this.#options.afterSeq);
+    // The last durable event of a run that has ended is its end.
+    if (this.#options.liveOnly) this.#cursor = isOver(run) ? run.last_seq - 1n : run.last_seq;
   }
 
   async #row(): Promise<RunRow> {
@@ -140,12 +157,17 @@ class Watcher {
 
   async #attach(run: RunRow): Promise<Subscription | undefined> {
     const own = this.#deps.liveRuns.get(this.#call.principal.tenantId, run.run_id);
-    if (own !== undefined) return own.log.feed.subscribe();
-    return this.#deps.remoteTails.subscribe(this.#call, { runId: run.run_id, address: run.owner_address });
+    if (own !== undefined) {
+      if (this.#deps.drain.aborted) throw draining();
+      this.#own = true;
+      return own.log.feed.subscribe();
+    }
+    const owner = { runId: run.run_id, address: run.owner_address };
+    return this.#deps.remoteTails.subscribe(this.#call, owner, this.#stop.signal);
   }
 
   /** Shows the durable events after the cursor, page by page. */
-  async *#replay(model: OpenItemsModel): AsyncGenerator<WatchFrame> {
+  async *#replay(): AsyncGenerator<WatchFrame> {
     const { tenantId } = this.#call.principal;
     for (;;) {
       const page = await this.#deps.database.tenant(
@@ -154,100 +176,92 @@ class Watcher {
         { signal: this.#call.signal, readOnly: true },
       );
       for (const bytes of page) {
-        const event = fromBinary(AgentEventSchema, bytes);
-        this.#cursor = event.seq;
-        // An item that was open when the feed was joined may have been completed by now.
-        if (event.seq > model.seq) model.apply(event);
-        yield* this.#show(event);
+        const frame = this.#show(fromBinary(AgentEventSchema, bytes));
+        if (frame !== undefined) yield frame;
       }
       if (page.length < REPLAY_PAGE) return;
-      this.#checkSignal();
+      this.#check();
     }
   }
 
-  /** Folds what the feed has shown up to the cursor into the model, so that what follows continues exactly there. */
-  async *#catchUp({ queue }: Subscription, model: OpenItemsModel): AsyncGenerator<WatchFrame> {
-    while (model.seq < this.#cursor && queue.ended === undefined) {
-      await queue.wait(this.#signal, this.#deps.heartbeatMs);
-      this.#checkSignal();
+  /** Shows what is open and everything that the feed brings, until the run or the feed ends. */
+  async *#follow({ open, queue }: Subscription): AsyncGenerator<WatchFrame> {
+    const model = OpenItemsModel.from(open);
+    const beyond = yield* this.#catchUp(queue, model);
+    if (beyond === undefined) return;
+    const state = model.snapshot();
+    if (state.items.length > 0) yield this.#control({ kind: "open_items", open: state });
+    yield* this.#live(queue, beyond);
+  }
+
+  /**
+   * Folds what the feed brings up to the cursor into the model, so that what follows continues exactly there. Returns the
+   * events beyond the cursor that came along; undefined when the feed ended before.
+   */
+  async *#catchUp(queue: EventQueue, model: OpenItemsModel): AsyncGenerator<WatchFrame, AgentEvent[] | undefined> {
+    while (model.seq < this.#cursor) {
+      if (queue.ended !== undefined) return undefined;
+      if ((await queue.wait(this.#stop.signal, this.#patience())) === "idle")
+        yield this.#control({ kind: "heartbeat" });
+      this.#check();
       const events = queue.take();
-      const at = events.findIndex(({ seq }) => seq > this.#cursor);
-      for (const event of at < 0 ? events : events.slice(0, at)) model.apply(event);
-      if (at < 0) continue;
-      for (const event of events.slice(at)) {
-        model.apply(event);
-        yield* this.#advance(event);
-      }
-      return;
+      const beyond = events.findIndex(({ seq }) => seq > this.#cursor);
+      for (const event of beyond < 0 ? events : events.slice(0, beyond)) model.apply(event);
+      if (beyond >= 0) return events.slice(beyond);
     }
+    return [];
   }
 
-  async *#live(model: OpenItemsModel): AsyncGenerator<WatchFrame> {
-    const attached = this.#attached;
-    if (attached === undefined) return;
-    const { queue } = attached;
-    while (!this.#ended) {
-      if ((await queue.wait(this.#signal, this.#deps.heartbeatMs)) === "idle") {
-        yield { kind: "heartbeat" };
-        continue;
-      }
-      this.#checkSignal();
-      for (const event of queue.take()) {
-        if (event.seq <= model.seq || event.seq <= this.#cursor) continue;
-        if (event.retention === Retention.DURABLE && event.prevSeq > this.#cursor) {
-          // Something durable went by unseen: only the log can tell what.
-          this.#detach();
-          return;
-        }
-        yield* this.#advance(event);
+  /** Shows what the feed brings, until the run or the feed ends, or something durable went by unseen. */
+  async *#live(queue: EventQueue, before: AgentEvent[]): AsyncGenerator<WatchFrame> {
+    for (let events = before; ; events = queue.take()) {
+      for (const event of events) {
+        if (event.seq <= this.#cursor) continue;
+        if (event.retention === Retention.DURABLE && event.prevSeq > this.#cursor) return;
+        const frame = this.#show(event);
+        if (frame !== undefined) yield frame;
         if (this.#ended) return;
       }
-      if (queue.ended !== undefined) {
-        this.#detach();
-        return;
-      }
+      if (queue.ended !== undefined) return;
+      if ((await queue.wait(this.#stop.signal, this.#patience())) === "idle")
+        yield this.#control({ kind: "heartbeat" });
+      this.#check();
     }
-  }
-
-  *#advance(event: AgentEvent): Generator<WatchFrame> {
-    if (event.seq <= this.#cursor) return;
-    this.#cursor = event.seq;
-    yield* this.#show(event);
-  }
-
-  *#show(event: AgentEvent): Generator<WatchFrame> {
-    yield { kind: "event", event };
-    if (isTerminal(event)) this.#ended = true;
   }
 
   /** Waits, without an owner to tail, for the run to move on: a wake-up on the bus, or the next look at the row. */
   async *#rest(run: RunRow): AsyncGenerator<WatchFrame> {
-    this.#listening ??= await this.#deps.bus.listen(
-      runSubject(this.#call.principal.tenantId, this.#options.runId),
-      () => this.#woken?.(),
-    );
-    const silentSince = performance.now();
-    for (;;) {
-      await this.#pause(POLL_MS);
-      this.#checkSignal();
+    const { tenantId } = this.#call.principal;
+    this.#hint ??= new RunHint(this.#deps.bus, runSubject(tenantId, run.run_id));
+    const until = performance.now() + RETRY_TAIL_MS;
+    do {
+      await this.#hint.wait(this.#stop.signal, Math.min(POLL_MS, this.#patience()));
+      this.#check();
+      if (this.#patience() <= 0) yield this.#control({ kind: "heartbeat" });
       const now = await this.#row();
       if (isOver(now) || now.last_seq > this.#cursor || now.epoch !== run.epoch) return;
-      if (this.#deps.liveRuns.get(this.#call.principal.tenantId, run.run_id) !== undefined) return;
-      if (performance.now() - silentSince > this.#deps.heartbeatMs) return yield { kind: "heartbeat" };
-    }
+      if (this.#deps.liveRuns.get(tenantId, run.run_id) !== undefined) return;
+    } while (performance.now() < until);
   }
 
-  #pause(ms: number): Promise<void> {
-    return new Promise((resolve) => {
-      const finish = () => {
-        clearTimeout(timer);
-        this.#signal.removeEventListener("abort", finish);
-        this.#woken = undefined;
-        resolve();
-      };
-      const timer = setTimeout(finish, ms);
-      this.#signal.addEventListener("abort", finish, { once: true });
-      this.#woken = finish;
-    });
+  /** The frame for an event, or what takes its place when it is not wanted: nothing, or a sign of life. */
+  #show(event: AgentEvent): WatchFrame | undefined {
+    this.#cursor = event.seq;
+    if (isTerminal(event)) this.#ended = true;
+    else if (this.#options.wants !== undefined && !this.#options.wants(event)) {
+      return this.#patience() <= 0 ? this.#control({ kind: "heartbeat" }) : undefined;
+    }
+    this.#shownAt = performance.now();
+    return { kind: "event", event };
+  }
+
+  #control(frame: WatchFrame): WatchFrame {
+    this.#shownAt = performance.now();
+    return frame;
+  }
+
+  /** How long until a silent stream must show a sign of life. */
+  #patience(): number {
+    return Math.max(0, this.#shownAt + this.#deps.heartbeatMs - performance.now());
   }
 }

@@ -1,16 +1,20 @@
-import { Code } from "@connectrpc/connect";
 import { newId } from "#platform/id.ts";
 import { audit } from "#platform/postgres/audit.ts";
 import type { Database, Tx } from "#platform/postgres/database.ts";
 import { idempotent } from "#platform/postgres/idempotency.ts";
 import type { Call } from "#platform/rpc/call.ts";
-import { AppError, etagMismatch, notFound, raise } from "#platform/rpc/errors.ts";
+import { etagMismatch, notFound, raise } from "#platform/rpc/errors.ts";
+import { canonical } from "../domain/canonical.ts";
 import type { Cursor } from "../domain/cursor.ts";
 import { ownerFor, type Reach, reaches, readReach, writeReach } from "../domain/ownership.ts";
+import { sessionBusy } from "../errors.ts";
+import { earlierAnswer } from "../store/earlier-answer.ts";
 import * as messages from "../store/message-store.ts";
+import { deleteRuns } from "../store/run-store.ts";
 import * as store from "../store/session-store.ts";
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
+const NOTHING = new Uint8Array();
 
 export interface SessionsDeps {
   database: Database;
@@ -22,6 +26,14 @@ export interface SessionChange {
   title?: string | undefined;
   labels?: Record<string, string> | undefined;
   agentId?: string | undefined;
+}
+
+/** What a change carries beside itself. */
+export interface Conditions {
+  /** Empty: whatever the version. */
+  etag: string;
+  /** Empty: not to be remembered. */
+  requestId: string;
 }
 
 /** Conversations: who may see them, and what may be done with them. */
@@ -38,13 +50,12 @@ export class Sessions {
     requestId: string,
   ): Promise<store.SessionRow> {
     return this.#tenant(call, async (tx) => {
-      const request = new TextEncoder().encode(JSON.stringify(session));
-      const method = "SessionService.CreateSession";
-      const { response } = await idempotent(tx, { schema: "agent", call, method, requestId, request }, async () => {
+      const key = keyOf(call, "CreateSession", requestId, session);
+      const { response } = await idempotent(tx, key, async () => {
         const sessionId = newId("ses");
         const endUserId = ownerFor(call.principal, session.endUserId);
         await store.insertSession(tx, { ...session, sessionId, externalId: null, endUserId });
-        await audit(tx, "agent", call, { type: "session.created", resource: sessionId });
+        await audit(tx, "agent", call, { type: "session.created", resource: sessionId, sessionId });
         return new TextEncoder().encode(sessionId);
       });
       return (await store.sessionById(tx, Buffer.from(response).toString())) ?? raise(notFound("session"));
@@ -62,47 +73,77 @@ export class Sessions {
   ): Promise<store.SessionRow[]> {
     const reach = readReach(call.principal);
     if (reach.endUserId !== undefined && filter.endUserId !== "" && filter.endUserId !== reach.endUserId) return [];
+    const endUserId = reach.endUserId ?? (filter.endUserId || undefined);
     return this.#tenant(call, (tx) =>
-      store.listSessions(
-        tx,
-        { endUserId: reach.endUserId ?? (filter.endUserId || undefined), agentId: filter.agentId || undefined },
-        page,
-      ),
+      store.listSessions(tx, { endUserId, agentId: filter.agentId || undefined }, page),
     );
   }
 
-  async update(call: Call, sessionId: string, change: SessionChange, etag: string): Promise<store.SessionRow> {
-    return this.#tenant(call, async (tx) => {
-      const session = await findSession(tx, sessionId, writeReach(call.principal), true);
-      requireEtag(session, etag);
-      const updated = await store.updateSession(tx, session.session_id, {
-        title: change.title ?? session.title,
-        labels: change.labels ?? session.labels,
-        agentId: change.agentId ?? session.agent_id,
-      });
-      await audit(tx, "agent", call, { type: "session.updated", resource: session.session_id });
-      return updated ?? raise(notFound("session"));
-    });
-  }
-
-  /** Cancels the session's run first, so that nothing is written into a session that is gone. */
-  async delete(call: Call, sessionId: string, etag: string): Promise<void> {
-    const found = await this.#tenant(call, (tx) => findSession(tx, sessionId, writeReach(call.principal)));
-    requireEtag(found, etag);
-    if (found.active_run_id !== null) await this.#deps.cancelRun(call, found.active_run_id, "session_deleted");
-    await this.#tenant(call, async (tx) => {
-      const session = await findSession(tx, found.session_id, writeReach(call.principal), true);
-      if (session.active_run_id !== null) throw stillBusy(session.active_run_id);
-      await store.deleteSession(tx, session.session_id);
-      await audit(tx, "agent", call, { type: "session.deleted", resource: session.session_id });
-    });
-  }
-
-  async messages(
+  async update(
     call: Call,
     sessionId: string,
-    page: { limit: number; after: number },
-  ): Promise<messages.MessageRow[]> {
+    change: SessionChange,
+    { etag, requestId }: Conditions,
+  ): Promise<store.SessionRow> {
+    return this.#tenant(call, async (tx) => {
+      const session = await findSession(tx, sessionId, writeReach(call.principal), true);
+      const key = keyOf(call, "UpdateSession", requestId, { sessionId, change, etag });
+      await idempotent(tx, key, async () => {
+        requireEtag(session, etag);
+        await store.updateSession(tx, session.session_id, {
+          title: change.title ?? session.title,
+          labels: change.labels ?? session.labels,
+          agentId: change.agentId ?? session.agent_id,
+        });
+        const fields = Object.entries(change).flatMap(([field, value]) => (value === undefined ? [] : [field]));
+        await audit(tx, "agent", call, {
+          type: "session.updated",
+          resource: session.session_id,
+          sessionId: session.session_id,
+          details: { fields },
+        });
+        return NOTHING;
+      });
+      return (await store.sessionById(tx, session.session_id)) ?? raise(notFound("session"));
+    });
+  }
+
+  /**
+   * Erases a session: its messages, its runs and their events. A run in progress is cancelled first, so that nothing is
+   * written into a session that is gone.
+   */
+  async delete(call: Call, sessionId: string, { etag, requestId }: Conditions): Promise<void> {
+    const key = keyOf(call, "DeleteSession", requestId, { sessionId, etag });
+    const reach = writeReach(call.principal);
+    let found: store.SessionRow;
+    try {
+      found = await this.#tenant(call, (tx) => findSession(tx, sessionId, reach));
+      requireEtag(found, etag);
+    } catch (error) {
+      if ((await earlierAnswer(this.#deps.database, key)) !== undefined) return;
+      throw error;
+    }
+    if (found.active_run_id !== null) await this.#deps.cancelRun(call, found.active_run_id, "session_deleted");
+    await this.#tenant(call, async (tx) => {
+      await idempotent(tx, key, async () => {
+        const session = await findSession(tx, found.session_id, reach, true);
+        // A turn may have begun since.
+        if (session.active_run_id !== null) throw sessionBusy(session.active_run_id);
+        await messages.deleteMessages(tx, session.session_id);
+        await deleteRuns(tx, session.session_id);
+        await store.deleteSession(tx, session.session_id);
+        await audit(tx, "agent", call, {
+          type: "session.deleted",
+          resource: session.session_id,
+          sessionId: session.session_id,
+          details: { messages: session.message_count },
+        });
+        return NOTHING;
+      });
+    });
+  }
+
+  async messages(call: Call, sessionId: string, page: { limit: number; from: number }): Promise<messages.MessageRow[]> {
     return this.#tenant(call, async (tx) => {
       const session = await findSession(tx, sessionId, readReach(call.principal));
       return messages.listMessages(tx, session.session_id, page);
@@ -116,7 +157,7 @@ export class Sessions {
 
 /** A session within reach, by its id or by the caller's own UUID for it; else NOT_FOUND. */
 export async function findSession(tx: Tx, id: string, reach: Reach, lock = false): Promise<store.SessionRow> {
-  const session = UUID.test(id)
+  const session = isExternalId(id)
     ? await store.sessionByExternalId(tx, id.toLowerCase(), reach.endUserId)
     : await store.sessionById(tx, id, lock);
   if (session === undefined || !reaches(reach, session)) throw notFound("session");
@@ -139,12 +180,6 @@ function requireEtag(session: store.SessionRow, etag: string): void {
   if (etag !== "" && etag !== sessionEtag(session)) throw etagMismatch();
 }
 
-function stillBusy(runId: string): AppError {
-  return new AppError({
-    code: Code.Aborted,
-    reason: "SESSION_BUSY",
-    message: "A new run began in the session while it was being deleted. Try again.",
-    facts: { run_id: runId },
-    retryAfterMs: 1000,
-  });
+function keyOf(call: Call, rpc: string, requestId: string, content: object) {
+  return { schema: "agent", call, method: `SessionService.${rpc}`, requestId, request: canonical(content) };
 }

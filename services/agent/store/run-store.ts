@@ -101,9 +101,11 @@ export async function insertRun(tx: Tx, run: NewRun): Promise<RunRow> {
   return runRow(raw as RawRow);
 }
 
-export async function runById(tx: Tx, runId: string): Promise<RunRow | undefined> {
+/** A run; `lock` waits for whoever writes to it and keeps others from doing so until the transaction ends. */
+export async function runById(tx: Tx, runId: string, lock = false): Promise<RunRow | undefined> {
   const raw = await tx.one<RawRow>(
-    `SELECT ${COLUMNS} FROM agent.runs WHERE tenant_id = agentmesh.current_tenant() AND run_id = $1`,
+    `SELECT ${COLUMNS} FROM agent.runs
+     WHERE tenant_id = agentmesh.current_tenant() AND run_id = $1${lock ? " FOR UPDATE" : ""}`,
     [runId],
   );
   return raw === undefined ? undefined : runRow(raw);
@@ -153,15 +155,15 @@ export async function appendEvents(
     [fence.runId, fence.owner, fence.epoch, last.seq.toString(), openStep ?? null],
   );
   if (changed !== 1) throw new LeaseLost(fence.runId);
-  await insertEvents(tx, fence.runId, events);
-}
-
-/** Inserts events without a fence; for the transaction that creates the run, and for appendEvents. */
-export async function insertEvents(tx: Tx, runId: string, events: readonly NewEvent[]): Promise<void> {
-  await tx.query(
+  await tx.execute(
     `INSERT INTO agent.run_events (tenant_id, run_id, seq, type, event)
      SELECT agentmesh.current_tenant(), $1, * FROM unnest($2::bigint[], $3::text[], $4::bytea[])`,
-    [runId, events.map(({ seq }) => seq.toString()), events.map(({ type }) => type), events.map(({ event }) => event)],
+    [
+      fence.runId,
+      events.map(({ seq }) => seq.toString()),
+      events.map(({ type }) => type),
+      events.map(({ event }) => event),
+    ],
   );
 }
 
@@ -200,37 +202,15 @@ export async function eventsOfType(tx: Tx, runId: string, type: string): Promise
   return rows.map(({ event }) => event);
 }
 
-/** Extends the leases of one owner's runs in one statement; returns the runs that are still its own. Worker role. */
-export async function renewLeases(
-  tx: Tx,
-  owner: string,
-  runs: readonly Fence[],
-  leaseMs: number,
-): Promise<ReadonlySet<string>> {
-  const rows = await tx.query<{ run_id: string }>(
-    `UPDATE agent.runs r SET lease_expires = clock_timestamp() + $4 * interval '1 ms'
-     FROM unnest($2::text[], $3::int[]) AS mine (run_id, epoch)
-     WHERE r.run_id = mine.run_id AND r.epoch = mine.epoch AND r.owner = $1 AND r.state IN (1, 2) RETURNING r.run_id`,
-    [owner, runs.map(({ runId }) => runId), runs.map(({ epoch }) => epoch), leaseMs],
+/** Erases the runs of a session and their events. */
+export async function deleteRuns(tx: Tx, sessionId: string): Promise<void> {
+  await tx.execute(
+    `DELETE FROM agent.run_events e USING agent.runs r
+     WHERE e.tenant_id = agentmesh.current_tenant() AND r.tenant_id = e.tenant_id AND r.run_id = e.run_id
+       AND r.session_id = $1`,
+    [sessionId],
   );
-  return new Set(rows.map(({ run_id }) => run_id));
-}
-
-/** Takes over runs whose lease has expired: a new owner, the next epoch, a block of numbers above the old one. Worker role. */
-export async function claimExpired(
-  tx: Tx,
-  taker: { owner: string; address: string; leaseMs: number },
-  limit: number,
-): Promise<{ tenantId: string; runId: string }[]> {
-  const rows = await tx.query<{ tenant_id: string; run_id: string }>(
-    `WITH expired AS (
-       SELECT tenant_id, run_id FROM agent.runs WHERE state IN (1, 2) AND lease_expires < clock_timestamp()
-       ORDER BY lease_expires LIMIT $4 FOR UPDATE SKIP LOCKED
-     )
-     UPDATE agent.runs r SET owner = $1, owner_address = $2, epoch = epoch + 1, seq_reserved = seq_reserved + $5,
-       lease_expires = clock_timestamp() + $3 * interval '1 ms'
-     FROM expired e WHERE r.tenant_id = e.tenant_id AND r.run_id = e.run_id RETURNING r.tenant_id, r.run_id`,
-    [taker.owner, taker.address, taker.leaseMs, limit, SEQ_BLOCK.toString()],
-  );
-  return rows.map(({ tenant_id, run_id }) => ({ tenantId: tenant_id, runId: run_id }));
+  await tx.execute("DELETE FROM agent.runs WHERE tenant_id = agentmesh.current_tenant() AND session_id = $1", [
+    sessionId,
+  ]);
 }

@@ -1,4 +1,6 @@
 import type { Tx } from "#platform/postgres/database.ts";
+import { TransactionConflict } from "#platform/postgres/errors.ts";
+import { raise } from "#platform/rpc/errors.ts";
 import type { Cursor } from "../domain/cursor.ts";
 
 /** A row of agent.sessions. */
@@ -51,19 +53,23 @@ export async function insertSession(tx: Tx, session: NewSession): Promise<Sessio
     ],
   );
   // Another call of the same user with the same UUID was first: theirs is the session.
-  return rows[0] ?? ((await sessionByExternalId(tx, session.externalId ?? "", session.endUserId)) as SessionRow);
+  const known = rows[0] ?? (await sessionByExternalId(tx, session.externalId ?? "", session.endUserId));
+  return known ?? raise(new TransactionConflict());
 }
 
-/** Finds a live session by its own id. `lock` keeps others from starting a run in it until the transaction ends. */
+/** Finds a session by its own id. `lock` keeps others from starting a run in it until the transaction ends. */
 export async function sessionById(tx: Tx, sessionId: string, lock = false): Promise<SessionRow | undefined> {
   return tx.one<SessionRow>(
     `SELECT ${COLUMNS} FROM agent.sessions
-     WHERE tenant_id = agentmesh.current_tenant() AND session_id = $1 AND delete_time IS NULL${lock ? " FOR UPDATE" : ""}`,
+     WHERE tenant_id = agentmesh.current_tenant() AND session_id = $1${lock ? " FOR UPDATE" : ""}`,
     [sessionId],
   );
 }
 
-/** Finds a live session by the caller's own id; of any user when `endUserId` is undefined and only one has it. */
+/**
+ * Finds a session by the caller's own id: this user's, or with `endUserId` undefined the one that belongs to no user, else
+ * that of the only user who has it.
+ */
 export async function sessionByExternalId(
   tx: Tx,
   externalId: string,
@@ -71,11 +77,11 @@ export async function sessionByExternalId(
 ): Promise<SessionRow | undefined> {
   const rows = await tx.query<SessionRow>(
     `SELECT ${COLUMNS} FROM agent.sessions
-     WHERE tenant_id = agentmesh.current_tenant() AND external_id = $1 AND delete_time IS NULL
-       AND ($2::text IS NULL OR end_user_id = $2) LIMIT 2`,
+     WHERE tenant_id = agentmesh.current_tenant() AND external_id = $1 AND ($2::text IS NULL OR end_user_id = $2)
+     ORDER BY end_user_id LIMIT 2`,
     [externalId, endUserId ?? null],
   );
-  return rows.length === 1 ? rows[0] : undefined;
+  return rows.length === 1 || rows[0]?.end_user_id === "" ? rows[0] : undefined;
 }
 
 export async function listSessions(
@@ -85,7 +91,7 @@ export async function listSessions(
 ): Promise<SessionRow[]> {
   return tx.query<SessionRow>(
     `SELECT ${COLUMNS} FROM agent.sessions
-     WHERE tenant_id = agentmesh.current_tenant() AND delete_time IS NULL
+     WHERE tenant_id = agentmesh.current_tenant()
        AND ($1::text IS NULL OR end_user_id = $1)
        AND ($2::text IS NULL OR agent_id = $2)
        AND ($3::timestamptz IS NULL OR (create_time, session_id) < ($3, $4))
@@ -108,17 +114,16 @@ export async function updateSession(
 ): Promise<SessionRow | undefined> {
   return tx.one<SessionRow>(
     `UPDATE agent.sessions SET title = $2, labels = $3, agent_id = $4, version = version + 1, update_time = clock_timestamp()
-     WHERE tenant_id = agentmesh.current_tenant() AND session_id = $1 AND delete_time IS NULL RETURNING ${COLUMNS}`,
+     WHERE tenant_id = agentmesh.current_tenant() AND session_id = $1 RETURNING ${COLUMNS}`,
     [sessionId, values.title, JSON.stringify(values.labels), values.agentId],
   );
 }
 
+/** Erases a session whose messages and runs are erased. */
 export async function deleteSession(tx: Tx, sessionId: string): Promise<void> {
-  await tx.execute(
-    `UPDATE agent.sessions SET delete_time = clock_timestamp(), version = version + 1
-     WHERE tenant_id = agentmesh.current_tenant() AND session_id = $1`,
-    [sessionId],
-  );
+  await tx.execute("DELETE FROM agent.sessions WHERE tenant_id = agentmesh.current_tenant() AND session_id = $1", [
+    sessionId,
+  ]);
 }
 
 /** Marks the run that works in a session. */
@@ -137,12 +142,4 @@ export async function freeSession(tx: Tx, sessionId: string, runId: string): Pro
      WHERE tenant_id = agentmesh.current_tenant() AND session_id = $1 AND active_run_id = $2`,
     [sessionId, runId],
   );
-}
-
-/** Counts the sessions of the tenant that have a run in progress. */
-export async function countActiveSessions(tx: Tx): Promise<number> {
-  const row = await tx.one<{ n: number }>(
-    `SELECT count(*)::int AS n FROM agent.runs WHERE tenant_id = agentmesh.current_tenant() AND state IN (1, 2, 3)`,
-  );
-  return row?.n ?? 0;
 }

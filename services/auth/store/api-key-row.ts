@@ -15,8 +15,10 @@ export interface ApiKeyRow {
   readonly last_used_at: Date | null;
 }
 
+/** Keys of the current tenant; continues with `AND`. The condition stands beside row-level security, not in its place. */
 export const SELECT_KEYS = `SELECT k.api_key_id, k.name, k.scopes, k.user_id, k.created_at, k.expires_at, k.revoked_at, c.last_used_at
-  FROM auth.api_keys k JOIN auth.credentials c USING (tenant_id, api_key_id)`;
+  FROM auth.api_keys k JOIN auth.credentials c USING (tenant_id, api_key_id)
+  WHERE k.tenant_id = agentmesh.current_tenant()`;
 
 export function apiKeyMessage(row: ApiKeyRow): ApiKey {
   return create(ApiKeySchema, {

@@ -73,7 +73,7 @@ export class ApiKeyStore {
   }
 
   async find(call: Call, keyId: string, userId: string | undefined): Promise<ApiKey | undefined> {
-    const sql = `${SELECT_KEYS} WHERE k.api_key_id = $1 AND ($2::text IS NULL OR k.user_id = $2)`;
+    const sql = `${SELECT_KEYS} AND k.api_key_id = $1 AND ($2::text IS NULL OR k.user_id = $2)`;
     const read = (tx: Tx) => tx.one<ApiKeyRow>(sql, [keyId, userId]);
     const row = await this.#database.tenant(call.principal.tenantId, read, { readOnly: true, ...inTime(call) });
     return row && apiKeyMessage(row);
@@ -82,7 +82,7 @@ export class ApiKeyStore {
   /** At most `limit` keys, newest first. */
   async list(call: Call, filter: KeyFilter, after: KeyCursor | undefined, limit: number): Promise<ApiKey[]> {
     const sql = `${SELECT_KEYS}
-      WHERE ($1 OR k.revoked_at IS NULL) AND ($2::text IS NULL OR k.user_id = $2)
+        AND ($1 OR k.revoked_at IS NULL) AND ($2::text IS NULL OR k.user_id = $2)
         AND ($3::timestamptz IS NULL OR (k.created_at, k.api_key_id) < ($3, $4))
       ORDER BY k.created_at DESC, k.api_key_id DESC LIMIT $5`;
     const params = [filter.showRevoked, filter.userId, after?.createdAt, after?.keyId, limit];
@@ -106,7 +106,8 @@ export class ApiKeyStore {
       tenantId,
       (tx) =>
         answerOnce(tx, { schema: "auth", tenantId, call, once }, async () => {
-          const sql = "SELECT user_id, scopes, revoked_at FROM auth.api_keys WHERE api_key_id = $1 FOR UPDATE";
+          const sql = `SELECT user_id, scopes, revoked_at FROM auth.api_keys
+            WHERE tenant_id = agentmesh.current_tenant() AND api_key_id = $1 FOR UPDATE`;
           const row = await tx.one<Pick<ApiKeyRow, "user_id" | "scopes" | "revoked_at">>(sql, [keyId]);
           admit(row && { userId: row.user_id, scopes: row.scopes });
           if (row?.revoked_at === null) {
@@ -150,7 +151,8 @@ export async function insertKey(tx: Tx, tenantId: string, key: FreshKey, origin:
 
 /** Revokes a key and tells whoever caches it. */
 export async function revokeKey(tx: Tx, tenantId: string, keyId: string): Promise<void> {
-  await tx.execute("UPDATE auth.api_keys SET revoked_at = clock_timestamp() WHERE api_key_id = $1", [keyId]);
+  const sql = "UPDATE auth.api_keys SET revoked_at = clock_timestamp() WHERE tenant_id = $1 AND api_key_id = $2";
+  await tx.execute(sql, [tenantId, keyId]);
   const event = create(ApiKeyRevokedSchema, { tenantId, apiKeyId: keyId });
   await enqueue(tx, "auth", {
     subject: `agentmesh.auth.v1.${tenantId}.key_revoked`,

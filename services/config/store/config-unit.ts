@@ -15,7 +15,12 @@ import { AGENT_COLUMNS, type AgentRow, agentMessage, agentSettings } from "./age
 import { type Page, type PageRequest, pageOf, pageParams, pageSql } from "./page-query.ts";
 import { statusName, TENANT_COLUMNS, type TenantRow, tenantMessage, tenantSettings } from "./tenant-row.ts";
 
-const LIST_AGENTS = pageSql({ table: "config.agents", columns: AGENT_COLUMNS, id: "agent_id" });
+const LIST_AGENTS = pageSql({
+  table: "config.agents",
+  columns: AGENT_COLUMNS,
+  id: "agent_id",
+  where: "tenant_id = agentmesh.current_tenant()",
+});
 
 /**
  * One tenant's configuration inside a transaction. Every write also writes what belongs to it: a version's snapshot and
@@ -57,13 +62,14 @@ export class ConfigUnit {
   }
 
   async agent(agentId: string): Promise<Agent | undefined> {
-    const sql = `SELECT ${AGENT_COLUMNS} FROM config.agents WHERE agent_id = $1`;
-    const row = await this.#tx.one<AgentRow>(sql, [agentId]);
+    const sql = `SELECT ${AGENT_COLUMNS} FROM config.agents WHERE tenant_id = $1 AND agent_id = $2`;
+    const row = await this.#tx.one<AgentRow>(sql, [this.tenantId, agentId]);
     return row && agentMessage(row);
   }
 
   async defaultAgent(): Promise<Agent | undefined> {
-    const row = await this.#tx.one<AgentRow>(`SELECT ${AGENT_COLUMNS} FROM config.agents WHERE is_default`);
+    const sql = `SELECT ${AGENT_COLUMNS} FROM config.agents WHERE tenant_id = $1 AND is_default`;
+    const row = await this.#tx.one<AgentRow>(sql, [this.tenantId]);
     return row && agentMessage(row);
   }
 
@@ -91,7 +97,8 @@ export class ConfigUnit {
   }
 
   async deleteAgent(agentId: string): Promise<void> {
-    await this.#tx.execute("DELETE FROM config.agents WHERE agent_id = $1", [agentId]);
+    const sql = "DELETE FROM config.agents WHERE tenant_id = $1 AND agent_id = $2";
+    await this.#tx.execute(sql, [this.tenantId, agentId]);
     await this.#agentChanged(agentId, 0);
   }
 
@@ -106,8 +113,9 @@ export class ConfigUnit {
     });
     await this.#tx.execute(
       `INSERT INTO config.agent_versions (tenant_id, agent_id, version, name, is_default, settings)
-       SELECT tenant_id, agent_id, version, name, is_default, settings FROM config.agents WHERE agent_id = $1`,
-      [row.agent_id],
+       SELECT tenant_id, agent_id, version, name, is_default, settings FROM config.agents
+       WHERE tenant_id = $1 AND agent_id = $2`,
+      [this.tenantId, row.agent_id],
     );
     await this.#agentChanged(row.agent_id, row.version);
     return agentMessage(row);

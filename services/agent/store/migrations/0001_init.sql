@@ -16,14 +16,12 @@ CREATE TABLE agent.sessions (
   version integer NOT NULL DEFAULT 1,
   create_time timestamptz NOT NULL DEFAULT clock_timestamp(),
   update_time timestamptz NOT NULL DEFAULT clock_timestamp(),
-  delete_time timestamptz,
   PRIMARY KEY (tenant_id, session_id)
 );
 CREATE UNIQUE INDEX sessions_external ON agent.sessions (tenant_id, end_user_id, external_id)
-  WHERE external_id IS NOT NULL AND delete_time IS NULL;
-CREATE INDEX sessions_newest ON agent.sessions (tenant_id, create_time DESC, session_id DESC) WHERE delete_time IS NULL;
-CREATE INDEX sessions_of_user ON agent.sessions (tenant_id, end_user_id, create_time DESC, session_id DESC)
-  WHERE delete_time IS NULL;
+  WHERE external_id IS NOT NULL;
+CREATE INDEX sessions_newest ON agent.sessions (tenant_id, create_time DESC, session_id DESC);
+CREATE INDEX sessions_of_user ON agent.sessions (tenant_id, end_user_id, create_time DESC, session_id DESC);
 SELECT agentmesh.protect('agent.sessions');
 
 CREATE TABLE agent.messages (
@@ -34,6 +32,8 @@ CREATE TABLE agent.messages (
   run_id text NOT NULL,
   -- The model port's message as it is stored and sent: role and content parts.
   message jsonb NOT NULL,
+  -- Bytes of the message as JSON text, so that a history can be measured without being read.
+  size integer NOT NULL,
   create_time timestamptz NOT NULL DEFAULT clock_timestamp(),
   PRIMARY KEY (tenant_id, session_id, position),
   FOREIGN KEY (tenant_id, session_id) REFERENCES agent.sessions

@@ -1,0 +1,139 @@
+import { create, toBinary } from "@bufbuild/protobuf";
+import type { AgentEvent } from "#gen/agentmesh/agent/v1/agent_event_pb.ts";
+import { ChatService } from "#gen/agentmesh/agent/v1/chat_service_pb.ts";
+import { RunService } from "#gen/agentmesh/agent/v1/run_service_pb.ts";
+import { RunTailService } from "#gen/agentmesh/agent/v1/run_tail_service_pb.ts";
+import { SessionService } from "#gen/agentmesh/agent/v1/session_service_pb.ts";
+import { ResolutionService } from "#gen/agentmesh/config/v1/resolution_service_pb.ts";
+import { RunAdvancedSchema } from "#gen/agentmesh/event/v1/bus_pb.ts";
+import { ToolExecutionService } from "#gen/agentmesh/tool/v1/tool_execution_service_pb.ts";
+import { within } from "#platform/abortable.ts";
+import { createOperatorFetch } from "#platform/egress/operator-fetch.ts";
+import type { Platform, Running } from "#platform/module/module.ts";
+import { onward } from "#platform/rpc/call.ts";
+import { inject } from "#platform/telemetry/trace-context.ts";
+import type { AgentConfig } from "./config.ts";
+import { createAgentEvents } from "./events.ts";
+import { chatHandler } from "./handlers/chat.ts";
+import { runHandler } from "./handlers/run.ts";
+import { sessionHandler } from "./handlers/session.ts";
+import { tailHandler } from "./handlers/tail.ts";
+import { createModels } from "./llm/models.ts";
+import { isTerminal } from "./runs/event-envelope.ts";
+import { abandon, LiveRuns } from "./runs/live-runs.ts";
+import { Reaper } from "./runs/reaper.ts";
+import { RemoteTails } from "./runs/remote-tails.ts";
+import { createExecutor } from "./runs/run-executor.ts";
+import { CancelRequest } from "./runs/run-failure.ts";
+import { runSubject } from "./runs/run-subject.ts";
+import { openToolsOf } from "./runs/run-tools.ts";
+import { Runs } from "./runs/runs.ts";
+import { Sessions } from "./sessions/sessions.ts";
+
+const RESOLVE_MS = 10_000;
+const CANCEL_MS = 10_000;
+/** Over the lease and the reaper's rhythm, for a run whose owner is gone to be ended. */
+const REAP_MARGIN_MS = 3_000;
+/** For runs that the shutdown cancels to write that they were. */
+const LAST_WORDS_MS = 3_000;
+
+/** The agent service, and what of it can be looked at from inside. */
+export interface AgentService extends Running {
+  readonly liveRuns: LiveRuns;
+  readonly remoteTails: RemoteTails;
+}
+
+/** Builds the service. Nothing runs yet. */
+export function assembleAgent(config: AgentConfig, platform: Platform): AgentService {
+  const { database, bus, links, log, instanceId, ownAddress, pageTokens } = platform;
+  const { leaseMs, heartbeatMs, reaperMs } = config;
+  const events = createAgentEvents(log, platform.metrics);
+  const egress = createOperatorFetch({ headers: traceHeaders });
+  const resolution = links.to(ResolutionService);
+  const liveRuns = new LiveRuns({ database, owner: instanceId, leaseMs, heartbeatMs, log });
+  const remoteTails = new RemoteTails({ clientAt: (address) => links.at(RunTailService, address), bus });
+  const draining = new AbortController();
+  const announce = (tenantId: string, event: AgentEvent) => {
+    const advanced = create(RunAdvancedSchema, { runId: event.runId, seq: event.seq, terminal: isTerminal(event) });
+    bus.notify(runSubject(tenantId, event.runId), toBinary(RunAdvancedSchema, advanced));
+  };
+  const runs = new Runs({
+    database,
+    bus,
+    log,
+    owner: instanceId,
+    ownerAddress: ownAddress,
+    leaseMs,
+    liveRuns,
+    remoteTails,
+    heartbeatMs: config.streamHeartbeatMs,
+    cancelWaitMs: leaseMs + reaperMs + REAP_MARGIN_MS,
+    drain: draining.signal,
+    announce,
+    resolveAgent: (call, agentId) => resolution.resolveAgent({ agentId }, onward(call, RESOLVE_MS)),
+    async cancelAt(call, address, runId, cause) {
+      await links.at(RunTailService, address).cancelOwnedRun({ runId, cause }, onward(call, CANCEL_MS));
+    },
+    executor: createExecutor({
+      models: createModels(config.anthropic, egress.fetch),
+      openTools: openToolsOf(links.to(ToolExecutionService)),
+      events,
+      runTimeoutMs: config.runTimeoutMs,
+    }),
+  });
+  const sessions = new Sessions({
+    database,
+    async cancelRun(call, runId, cause) {
+      await runs.cancel(call, runId, cause);
+    },
+  });
+  const reaper = new Reaper({
+    database,
+    owner: instanceId,
+    address: ownAddress,
+    leaseMs,
+    everyMs: reaperMs,
+    log,
+    onReaped: events.runReaped,
+    announce,
+  });
+  const allFinished = () => Promise.all(liveRuns.all().map((run) => run.finished));
+  return {
+    liveRuns,
+    remoteTails,
+    routes(router) {
+      router.service(ChatService, chatHandler(runs));
+      router.service(RunService, runHandler(runs, pageTokens));
+      router.service(SessionService, sessionHandler(sessions, pageTokens));
+      router.service(RunTailService, tailHandler(runs));
+    },
+    async start() {
+      liveRuns.start();
+      reaper.start();
+    },
+    /** Nothing new begins; watchers of others' runs go to other replicas; runs in flight may end by themselves. */
+    async drain(grace) {
+      draining.abort();
+      const over = new Promise((resolve) => grace.addEventListener("abort", resolve, { once: true }));
+      if (!grace.aborted) await Promise.race([allFinished(), over]);
+    },
+    /** What is left after the grace is cancelled, and says so to those who watch. */
+    async stop() {
+      draining.abort();
+      for (const run of liveRuns.all()) run.controller.abort(new CancelRequest("shutdown"));
+      await within(allFinished(), LAST_WORDS_MS, () => new Error("late")).catch(() => {});
+      for (const run of liveRuns.all()) abandon(run);
+      remoteTails.close();
+      await reaper.stop();
+      await liveRuns.stop();
+      await egress.close();
+    },
+  };
+}
+
+/** The trace of the run goes on to the model's provider, or to the proxy in front of it. */
+function traceHeaders(): Record<string, string> {
+  const headers: Record<string, string> = {};
+  inject(headers);
+  return headers;
+}
