@@ -1,10 +1,11 @@
 import { once } from "node:events";
 import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
-import { connect, createServer } from "node:net";
+import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { spawnTied, type TiedChild } from "../process/tied-child.ts";
+import { freePort } from "./free-port.ts";
 import { serverProgram, type TestServer } from "./missing-server.ts";
 
 const readyWithinMs = 15_000;
@@ -108,16 +109,6 @@ async function launchOnFreePort(launch: (port: number) => Promise<void>): Promis
       if (attempt === 3) throw error;
     }
   }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const address = server.address();
-  server.close();
-  await once(server, "close");
-  if (address === null || typeof address === "string") throw new Error("no TCP address");
-  return address.port;
 }
 
 async function answers(port: number, greeting: ServerKind["greeting"]): Promise<boolean> {
