@@ -1,4 +1,5 @@
 import type { ConfigSource } from "#platform/config/source.ts";
+import { MAX_RATE } from "#platform/redis/limiter.ts";
 import { blockList } from "./edge/peer.ts";
 import { GATEWAY_LIMITS, type GatewayLimits } from "./limits.ts";
 
@@ -8,6 +9,8 @@ export interface GatewayConfig {
   /** Origins whose scripts may call; undefined: any in one embedded process, none elsewhere. */
   readonly corsOrigins: readonly string[] | undefined;
   readonly metricsPublic: boolean;
+  /** How many gateways share the rate limits. */
+  readonly replicas: number;
   readonly limits: GatewayLimits;
 }
 
@@ -35,8 +38,20 @@ export function readGatewayConfig(source: ConfigSource): GatewayConfig {
       default: false,
       doc: "Whether /metrics answers addresses outside of this host and private networks.",
     }),
+    replicas: gateway.int("replicas", {
+      default: 1,
+      min: 1,
+      max: 10_000,
+      doc: "Gateways that share the rate limits; while Redis is away each allows its part.",
+    }),
     limits: {
       ...GATEWAY_LIMITS,
+      ...readRates(gateway.section("rates")),
+      maxTenantStreams: gateway.int("tenant_streams", {
+        default: GATEWAY_LIMITS.maxTenantStreams,
+        min: 1,
+        doc: "Streams that one tenant may have open at one gateway.",
+      }),
       maxBodyBytes: gateway.int("max_body_bytes", {
         default: GATEWAY_LIMITS.maxBodyBytes,
         min: 1024,
@@ -62,5 +77,30 @@ export function readGatewayConfig(source: ConfigSource): GatewayConfig {
         doc: "How long the reader of an event stream may read nothing.",
       }),
     },
+  };
+}
+
+/** Calls per second; 0 switches a limit off. */
+function readRates(rates: ConfigSource) {
+  const rate = (key: string, value: number, of: string) =>
+    rates.number(key, { default: value, min: 0, max: MAX_RATE, doc: `${of} per second; 0 is no limit.` });
+  return {
+    tenantRunRate: rate("tenant_runs", GATEWAY_LIMITS.tenantRunRate, "Runs that a tenant may start"),
+    tenantWriteRate: rate("tenant_writes", GATEWAY_LIMITS.tenantWriteRate, "Other changing calls of a tenant"),
+    tenantReadRate: rate("tenant_reads", GATEWAY_LIMITS.tenantReadRate, "Reading calls of a tenant"),
+    keyRunRate: rate("key_runs", GATEWAY_LIMITS.keyRunRate, "Runs that one credential may start"),
+    keyWriteRate: rate("key_writes", GATEWAY_LIMITS.keyWriteRate, "Other changing calls of one credential"),
+    keyReadRate: rate("key_reads", GATEWAY_LIMITS.keyReadRate, "Reading calls of one credential"),
+    addressFailureRate: rate(
+      "address_failures",
+      GATEWAY_LIMITS.addressFailureRate,
+      "Refused credentials of one address",
+    ),
+    rateBurstMs: rates.duration("burst", {
+      default: GATEWAY_LIMITS.rateBurstMs,
+      min: "100ms",
+      max: "1h",
+      doc: "What may come at once: this much time's worth of a rate.",
+    }),
   };
 }

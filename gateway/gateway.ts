@@ -1,25 +1,34 @@
 import { createRegistry, type DescService } from "@bufbuild/protobuf";
-import type { ConnectRouterOptions } from "@connectrpc/connect";
+import { Code, type ConnectRouterOptions } from "@connectrpc/connect";
 import { file_google_rpc_error_details } from "#gen/google/rpc/error_details_pb.ts";
 import { Health } from "#gen/grpc/health/v1/health_pb.ts";
 import type { Platform } from "#platform/module/module.ts";
+import { watchLoad } from "#platform/resilience/load-factor.ts";
 import { toConnectError } from "#platform/rpc/connect-error.ts";
+import { AppError, raise } from "#platform/rpc/errors.ts";
 import { type HealthSource, mountHealth } from "#platform/rpc/health.ts";
 import type { Observation } from "#platform/rpc/observe.ts";
 import { createPipeline } from "#platform/rpc/pipeline.ts";
 import { mountReflection } from "#platform/rpc/reflection.ts";
 import { requestIdOf } from "#platform/rpc/request-id.ts";
 import type { GatewayConfig } from "./config.ts";
-import { type Admission, clientAddressKey, createAdmission, draining } from "./edge/admission.ts";
+import { createAddressGuard } from "./edge/address-guard.ts";
+import { type Admission, answerKey, clientAddressKey, createAdmission, draining } from "./edge/admission.ts";
 import { createCors } from "./edge/cors.ts";
 import { CHALLENGE } from "./edge/credential.ts";
+import { createOpenStreams, type OpenStreams } from "./edge/open-streams.ts";
 import { createPeerResolver } from "./edge/peer.ts";
+import { createRateLimits } from "./edge/rate-limits.ts";
 import { CredentialVerifier } from "./edge/verifier.ts";
+import { descriptorsFace } from "./faces/descriptors.ts";
+import { docsFace } from "./faces/docs.ts";
 import { healthFaces } from "./faces/health.ts";
 import { metricsFace } from "./faces/metrics.ts";
+import { openApiFace } from "./faces/openapi.ts";
 import { rootFace } from "./faces/root.ts";
 import type { GatewayLimits } from "./limits.ts";
 import { createGatewayListener, type GatewayListener } from "./listener.ts";
+import { openApiDocument } from "./openapi/document.ts";
 import { mountPassThrough } from "./pass-through.ts";
 import { createAliases, DOCUMENT_ALIASES } from "./rest/document-aliases.ts";
 import { MessageWriter } from "./rest/json/write-message.ts";
@@ -27,18 +36,26 @@ import { createRestDoor } from "./rest/rest-door.ts";
 import { createRpcDoor } from "./rpc-door.ts";
 
 /** What the gateway needs of its process. */
-export type EdgePlatform = Pick<Platform, "mode" | "log" | "metrics" | "bus" | "links" | "components" | "health">;
+export type EdgePlatform = Pick<
+  Platform,
+  "mode" | "log" | "metrics" | "bus" | "links" | "limiter" | "components" | "health"
+>;
 
 /** A built gateway: the edge of one process. */
 export interface Gateway {
   readonly edge: GatewayListener;
   readonly verifier: CredentialVerifier;
+  readonly streams: OpenStreams;
   isDraining(): boolean;
   /** Refuses new calls from now on; resolves when those in flight have ended, or have been ended by the signal. */
   drain(signal: AbortSignal): Promise<void>;
+  stop(): Promise<void>;
 }
 
 const METRICS_PATH = "/metrics";
+
+/** Of the API, not of the program: the `v1` of the packages and paths. */
+const API_VERSION = "1";
 
 /** @param services those whose public methods are mounted */
 export function createGateway(
@@ -52,13 +69,34 @@ export function createGateway(
   const shutdown = new AbortController();
   let isDraining = false;
   const verifier = new CredentialVerifier(links, limits);
+  const load = watchLoad({
+    queue: () => edge.inFlight / limits.fullInFlight,
+    onChange: (factor, { eventLoopDelayMs, heap, queue }) => {
+      loadFactor.set({}, factor);
+      const details = { factor, eventLoopDelayMs: Math.round(eventLoopDelayMs), heap, queue };
+      platform.log.warn({ event: "load.factor", details }, "the load has changed, and rate limits with it");
+    },
+  });
+  const loadFactor = platform.metrics.gauge("gateway_load_factor", "What rate limits are multiplied with", []);
+  loadFactor.set({}, load.factor);
+  const rates = createRateLimits({
+    ...platform,
+    limits,
+    replicas: config.replicas,
+    factor: () => load.factor,
+  });
+  const streams = createOpenStreams(limits.maxTenantStreams, platform.metrics);
   const admission = createAdmission({
     verifier,
+    addresses: createAddressGuard(limits, platform.metrics),
+    rates,
+    streams,
     maxCredentialLength: limits.maxCredentialLength,
     draining: () => isDraining,
   });
   const aliases = createAliases(DOCUMENT_ALIASES);
   const rest = createRestDoor({ services, links, admission, observation, aliases, limits });
+  const document = openApiDocument(rest.routes, aliases, API_VERSION);
   const rpc = createRpcDoor(
     (router) => {
       mountPassThrough(router, services, links, limits);
@@ -83,6 +121,9 @@ export function createGateway(
         isPublic: config.metricsPublic,
         trustsProxies: config.trustedProxies.length > 0,
       }),
+      "/openapi.json": openApiFace(document),
+      "/docs": docsFace(document),
+      "/api.binpb": descriptorsFace(services),
     },
     // Metrics answer near addresses without a credential, and the browser of an operator is near.
     sameOrigin: new Set([METRICS_PATH]),
@@ -93,7 +134,12 @@ export function createGateway(
   return {
     edge,
     verifier,
+    streams,
     isDraining: () => isDraining,
+    async stop() {
+      load[Symbol.dispose]();
+      await verifier[Symbol.asyncDispose]();
+    },
     async drain(signal) {
       isDraining = true;
       const end = () => {
@@ -118,9 +164,12 @@ function edgePipeline(
     identify: ({ requestHeader, values }) => admission.identify(requestHeader, values.get(clientAddressKey)),
     async authenticate(context, arrival) {
       try {
-        return await admission.authenticate(context.requestHeader, arrival);
+        const answer = context.values.get(answerKey) ?? raise(new Error("the door said nothing of its answer"));
+        return await admission.authenticate(context.method, context.requestHeader, arrival, answer);
       } catch (error) {
-        context.responseHeader.set("www-authenticate", CHALLENGE);
+        if (error instanceof AppError && error.code === Code.Unauthenticated) {
+          context.responseHeader.set("www-authenticate", CHALLENGE);
+        }
         throw error;
       }
     },

@@ -20,6 +20,7 @@ describe("the gateway's configuration", () => {
       trustedProxies: [],
       corsOrigins: undefined,
       metricsPublic: false,
+      replicas: 1,
       limits: { ...GATEWAY_LIMITS },
     });
   });
@@ -31,7 +32,17 @@ describe("the gateway's configuration", () => {
       AGENTMESH_GATEWAY__METRICS_PUBLIC: "true",
       AGENTMESH_GATEWAY__MAX_BODY_BYTES: "2048",
       AGENTMESH_GATEWAY__HEARTBEAT: "1s",
+      AGENTMESH_GATEWAY__REPLICAS: "3",
+      AGENTMESH_GATEWAY__RATES__TENANT_RUNS: "0.5",
+      AGENTMESH_GATEWAY__RATES__KEY_READS: "0",
+      AGENTMESH_GATEWAY__RATES__BURST: "2s",
+      AGENTMESH_GATEWAY__TENANT_STREAMS: "7",
     });
+    assert.equal(config.replicas, 3);
+    assert.equal(config.limits.tenantRunRate, 0.5);
+    assert.equal(config.limits.keyReadRate, 0);
+    assert.equal(config.limits.rateBurstMs, 2000);
+    assert.equal(config.limits.maxTenantStreams, 7);
     assert.deepEqual(config.trustedProxies, ["10.0.0.0/8", "::1"]);
     assert.deepEqual(config.corsOrigins, ["https://app.example", "http://localhost:3000"]);
     assert.equal(config.metricsPublic, true);
@@ -44,6 +55,8 @@ describe("the gateway's configuration", () => {
       ["AGENTMESH_GATEWAY__TRUSTED_PROXIES", "proxy.example", "gateway.trusted_proxies"],
       ["AGENTMESH_GATEWAY__CORS_ORIGINS", "app.example", "gateway.cors_origins"],
       ["AGENTMESH_GATEWAY__MAX_BODY_BYTES", "0", "gateway.max_body_bytes"],
+      ["AGENTMESH_GATEWAY__REPLICAS", "0", "gateway.replicas"],
+      ["AGENTMESH_GATEWAY__RATES__KEY_RUNS", "-1", "gateway.rates.key_runs"],
     ] as const) {
       assert.throws(
         () => read({ [name]: value }),

@@ -16,7 +16,7 @@ export const gateway = {
   services: [],
   config: readGatewayConfig,
   create(config: GatewayConfig, platform: Platform): GatewayRunning {
-    const { edge, verifier, isDraining, drain } = createGateway(
+    const { edge, verifier, isDraining, drain, stop } = createGateway(
       config,
       platform,
       rpcObservation(platform.log, platform.metrics),
@@ -28,7 +28,7 @@ export const gateway = {
       start: () => verifier.listen(platform.bus),
       ready: () => !isDraining(),
       drain,
-      stop: () => verifier[Symbol.asyncDispose](),
+      stop,
     };
   },
 } satisfies Module<GatewayConfig>;

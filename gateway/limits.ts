@@ -43,6 +43,26 @@ export const GATEWAY_LIMITS = {
   maxCredentials: 10_000,
   /** Time for the verification of a credential, in milliseconds. */
   verifyTimeoutMs: 5_000,
+  /** Runs that a tenant may start per second (Chat, ChatStream, StartRun); 0 is no limit, as for all rates. */
+  tenantRunRate: 1000,
+  /** Other calls of a tenant per second that change something. */
+  tenantWriteRate: 2000,
+  /** Calls of a tenant per second that only read. */
+  tenantReadRate: 4000,
+  /** The same for each of its credentials. */
+  keyRunRate: 500,
+  keyWriteRate: 1000,
+  keyReadRate: 2000,
+  /** What may come at once: this much time's worth of a rate, in milliseconds. */
+  rateBurstMs: 5_000,
+  /** Refused credentials of one address per second in the long run, before nothing from there is looked up. */
+  addressFailureRate: 2,
+  /** Refused credentials of one address at once. */
+  addressFailureBurst: 100,
+  /** Streams of one tenant that may be open at once, in this process. */
+  maxTenantStreams: 2_000,
+  /** Requests in flight at which this process counts as full; limits are lowered before. */
+  fullInFlight: 10_000,
   /** How old the answer of /health may be, in milliseconds. */
   healthTtlMs: 1_000,
   /** Time for one component to answer its health probe, in milliseconds. */

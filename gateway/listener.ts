@@ -4,6 +4,7 @@ import { draining } from "./edge/admission.ts";
 import type { Cors } from "./edge/cors.ts";
 import { lingerAfter } from "./edge/linger.ts";
 import type { PeerResolver } from "./edge/peer.ts";
+import { cutStalled } from "./edge/stalled.ts";
 import { cut, type Exchange, exchangeOf, type NodeRequest } from "./exchange.ts";
 import type { Face } from "./faces/face.ts";
 import type { GatewayLimits } from "./limits.ts";
@@ -39,6 +40,8 @@ export interface GatewayListener {
   abort(): void;
 }
 
+const STALL_FACTOR = 1.25;
+
 const STANDARD_SERVICES = "/grpc.";
 
 /** Takes every request of a port to the face, RPC or REST route that its path names. */
@@ -66,6 +69,8 @@ export function createGatewayListener(options: ListenerOptions): GatewayListener
     // Without a listener an error here would end the process; what it means is learned from "close".
     response.on("error", () => {});
     lingerAfter(request, response, options.limits);
+    // Later than an event stream's own limit, which can still say why.
+    cutStalled(exchange, STALL_FACTOR * options.limits.stallMs);
     if (isDraining && request.httpVersionMajor === 1) response.setHeader("connection", "close");
     dispatch(exchange, controller.signal, options).catch(() => cut(exchange));
   };
@@ -104,8 +109,10 @@ async function showFace(exchange: Exchange, face: Face, options: ListenerOptions
   try {
     const answer = await face(exchange);
     if ("json" in answer) return respondJson(exchange, answer.status, answer.json);
-    exchange.response.writeHead(answer.status, { ...COMMON_HEADERS, "content-type": answer.contentType });
-    exchange.response.end(exchange.httpMethod === "HEAD" ? "" : answer.text);
+    const [body, headers] =
+      "body" in answer ? [answer.body, answer.headers] : [answer.text, { "content-type": answer.contentType }];
+    exchange.response.writeHead(answer.status, { ...COMMON_HEADERS, ...headers });
+    exchange.response.end(exchange.httpMethod === "HEAD" ? "" : body);
   } catch (error) {
     fail(exchange, error, options);
   }

@@ -7,7 +7,8 @@ import {
   createContextValues,
 } from "@connectrpc/connect";
 import { universalRequestFromNodeRequest, universalResponseToNodeResponse } from "@connectrpc/connect-node";
-import { clientAddressKey } from "./edge/admission.ts";
+import { answerKey, clientAddressKey } from "./edge/admission.ts";
+import { answerOf } from "./edge/answer.ts";
 import { cut, type Exchange, isClosed } from "./exchange.ts";
 
 /** The Connect, gRPC and gRPC-Web face: one path per method. */
@@ -38,7 +39,9 @@ export function createRpcDoor(
       const { methodKind } = handler.method;
       if (methodKind === "unary" || methodKind === "server_streaming") limitBodyTime(exchange, options.bodyTimeoutMs);
       try {
-        const values = createContextValues().set(clientAddressKey, exchange.clientAddress);
+        const values = createContextValues()
+          .set(clientAddressKey, exchange.clientAddress)
+          .set(answerKey, answerOf(exchange));
         const request = universalRequestFromNodeRequest(exchange.request, exchange.response, undefined, values);
         await universalResponseToNodeResponse(await handler(request), exchange.response);
       } catch (error) {

@@ -12,6 +12,8 @@ import { createOutboxRelay, type OutboxRelay } from "#platform/postgres/outbox-r
 import { assertRoles } from "#platform/postgres/roles.ts";
 import type { Cache } from "#platform/redis/cache.ts";
 import { createCache } from "#platform/redis/create-cache.ts";
+import { createLimiter } from "#platform/redis/create-limiter.ts";
+import type { Limiter } from "#platform/redis/limiter.ts";
 import type { Log } from "#platform/telemetry/log.ts";
 import type { MeshConfig } from "./config.ts";
 
@@ -20,6 +22,7 @@ export interface Backends extends AsyncDisposable {
   readonly database: Database;
   readonly bus: Bus;
   readonly cache: Cache;
+  readonly limiter: Limiter;
   /** Not started: it may publish only while every consumer of this process is there. */
   readonly relay: OutboxRelay;
   readonly components: readonly Component[];
@@ -44,6 +47,7 @@ export async function openBackends(
   await assertMigrated(database, services);
   await assertRoles(database);
   const cache = undo.adopt(createCache({ url: config.redisUrl?.reveal(), log }), (open) => open.close());
+  const limiter = undo.adopt(createLimiter({ url: config.redisUrl?.reveal(), log }), (open) => open.close());
   const bus = undo.adopt(createBus({ url: config.natsUrl?.reveal(), log }), (open) => open.close());
   const relay = createOutboxRelay({ db: database, schemas: schemas.map(({ name }) => name), bus, log });
   const owned = undo.move();
@@ -51,6 +55,7 @@ export async function openBackends(
     database,
     bus,
     cache,
+    limiter,
     relay,
     failure,
     components: [

@@ -55,6 +55,13 @@ describe("the configuration of a process", () => {
     assert.doesNotMatch(JSON.stringify(config), /u:p@|BwcHBwc/, "what is secret does not show");
   });
 
+  test("takes several addresses of a module, and says which of them is none", () => {
+    const several = "http://agent-1:8080, dns+http://agent:8080";
+    assert.equal(load({ AGENTMESH_AGENT_URL: several }).links.get("agent"), several);
+    const wrong = problems({ AGENTMESH_AGENT_URL: "http://agent-1:8080,agent-2" }).get("links.agent") ?? "";
+    assert.match(wrong, /^entry 2 is not a base URL/);
+  });
+
   test("refuses unknown modules, keys and variables by name", () => {
     assert.match(problems({ MESH_TARGET: "agnt" }).get("mesh.target") ?? "", /agnt.*agent/);
     assert.throws(() => load({ AGENTMESH_SERVER__PROT: "1" }), /AGENTMESH_SERVER__PORT/);

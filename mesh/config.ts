@@ -2,6 +2,7 @@ import { isIP } from "node:net";
 import { hostname } from "node:os";
 import type { ConfigSource } from "#platform/config/source.ts";
 import { type ModuleTable, remoteCalls, targetModules } from "#platform/module/graph.ts";
+import { parseTargets } from "#platform/rpc/balance/targets.ts";
 import { readTelemetryConfig, type TelemetryConfig } from "#platform/telemetry/config.ts";
 import type { Secret } from "#platform/telemetry/secret.ts";
 
@@ -25,7 +26,7 @@ export interface MeshConfig {
   readonly natsUrl: Secret<string> | undefined;
   readonly greet: "auto" | "always" | "never";
   readonly stop: { readonly delayMs: number; readonly graceMs: number };
-  /** Base URLs of modules in other processes. */
+  /** Address lists of modules in other processes. */
   readonly links: ReadonlyMap<string, string>;
   readonly telemetry: TelemetryConfig;
   /** Each module's own configuration, by name. */
@@ -149,11 +150,24 @@ function readLinks(source: ConfigSource, table: ModuleTable, modules: readonly s
   const section = source.section("links");
   const needed = remoteCalls(table, modules);
   for (const name of Object.keys(table)) {
-    const url = section.url(name, { optional: true, doc: `Base URL of ${name} when it runs in another process.` });
-    if (url !== undefined) links.set(name, url);
+    const addresses = section.string(name, {
+      optional: true,
+      expected: "base URLs with commas between",
+      doc: `Where ${name} is when it runs in other processes: \`http://host:port\`, several with commas between; every address of a host name is a replica.`,
+    });
+    if (addresses !== undefined) links.set(name, checkedAddresses(section, name, addresses));
     else if (needed.includes(name)) section.problem(name, `required: this process calls ${name} and does not run it`);
   }
   return links;
+}
+
+function checkedAddresses(section: ConfigSource, name: string, addresses: string): string {
+  try {
+    parseTargets(addresses);
+  } catch (error) {
+    section.problem(name, error instanceof Error ? error.message : String(error));
+  }
+  return addresses;
 }
 
 function readModules(source: ConfigSource, table: ModuleTable, modules: readonly string[]): Map<string, unknown> {

@@ -80,6 +80,7 @@ export async function startProcess(config: MeshConfig, table: ModuleTable, log: 
     database: backends.database,
     bus: backends.bus,
     cache: backends.cache,
+    limiter: backends.limiter,
     components: backends.components,
     health,
   };

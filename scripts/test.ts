@@ -7,6 +7,7 @@ import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
+import { compileTools } from "./test/compile-tools.ts";
 import { makeRunFolder, sweep } from "./test/leftovers.ts";
 import { startServers } from "./test/servers.ts";
 import { skippedTests } from "./test/skipped-tests.ts";
@@ -28,7 +29,8 @@ async function main(): Promise<number> {
     console.error(`no test file's path contains ${filters.join(" or ")}`);
     return 1;
   }
-  await using servers = await startServers();
+  compileTools(files);
+  await using servers = await startServers(files);
   const startedMs = performance.now() - began;
   const folder = makeRunFolder();
   const { code, tap } = await runNode(files, {

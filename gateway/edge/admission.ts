@@ -6,11 +6,18 @@ import { AppError } from "#platform/rpc/errors.ts";
 import { authRule } from "#platform/rpc/method-rules.ts";
 import { type Principal, requireAnyScope } from "#platform/rpc/principal.ts";
 import { requestIdOf } from "#platform/rpc/request-id.ts";
+import type { AddressGuard } from "./address-guard.ts";
+import type { Answer } from "./answer.ts";
 import { credentialOf } from "./credential.ts";
+import type { OpenStreams } from "./open-streams.ts";
+import type { RateLimits } from "./rate-limits.ts";
 import type { CredentialVerifier } from "./verifier.ts";
 
 /** The client's address, which the listener knows and a Connect handler's context does not. */
 export const clientAddressKey = createContextKey("", { description: "client address" });
+
+/** The answer that the door will send, which a Connect handler's context does not know either. */
+export const answerKey = createContextKey<Answer | undefined>(undefined, { description: "answer" });
 
 /** Who calls in methods that need no credential. */
 export const ANONYMOUS: Principal = { tenantId: "", subject: "anonymous", scopes: [], credentialId: "", actors: [] };
@@ -20,34 +27,60 @@ const MAX_USER_AGENT = 256;
 /** What every face does with a request before its body is read. */
 export interface Admission {
   identify(header: Headers, clientAddress: string): Pick<Arrival, "requestId" | "ip" | "userAgent">;
-  /** Throws UNAUTHENTICATED, or UNAVAILABLE STREAM_DRAINING while the process stops. */
-  authenticate(header: Headers, arrival: Pick<Arrival, "requestId" | "ip" | "userAgent">): Promise<Principal>;
+  /**
+   * Throws UNAUTHENTICATED, RESOURCE_EXHAUSTED (RATE_LIMITED for the address, the tenant or its key, CONCURRENCY_LIMIT),
+   * or UNAVAILABLE STREAM_DRAINING while the process stops.
+   */
+  authenticate(
+    method: DescMethod,
+    header: Headers,
+    arrival: Pick<Arrival, "requestId" | "ip" | "userAgent">,
+    answer: Answer,
+  ): Promise<Principal>;
   /** Both, and the method's declared scope; undefined for methods that need no credential. */
-  admit(method: DescMethod, header: Headers, arrival: Arrival): Promise<Principal | undefined>;
+  admit(method: DescMethod, header: Headers, arrival: Arrival, answer: Answer): Promise<Principal | undefined>;
 }
 
 export function createAdmission(options: {
-  verifier: Pick<CredentialVerifier, "verify">;
+  verifier: Pick<CredentialVerifier, "verify" | "remembers">;
+  addresses: AddressGuard;
+  rates: RateLimits;
+  streams: OpenStreams;
   maxCredentialLength: number;
   draining(): boolean;
 }): Admission {
+  const { addresses, verifier } = options;
+  const verify = async (header: Headers, arrival: Pick<Arrival, "requestId" | "ip" | "userAgent">) => {
+    const credential = credentialOf(header, options.maxCredentialLength);
+    // Who shares an address with a guesser goes on with the credential that was good a moment ago.
+    if (!verifier.remembers(credential)) addresses.check(arrival.ip);
+    try {
+      return await verifier.verify(credential, arrival);
+    } catch (error) {
+      if (error instanceof AppError && error.code === Code.Unauthenticated) addresses.failed(arrival.ip);
+      throw error;
+    }
+  };
   const admission: Admission = {
     identify: (header, clientAddress) => ({
       requestId: requestIdOf(header),
       ip: clientAddress,
       userAgent: (header.get("user-agent") ?? "").slice(0, MAX_USER_AGENT).toWellFormed(),
     }),
-    async authenticate(header, arrival) {
+    async authenticate(method, header, arrival, answer) {
       if (options.draining()) throw draining();
-      return options.verifier.verify(credentialOf(header, options.maxCredentialLength), arrival);
+      const principal = await verify(header, arrival);
+      await options.rates.enforce(method, principal, answer);
+      options.streams.lease(method, principal.tenantId, answer);
+      return principal;
     },
-    async admit(method, header, arrival) {
+    async admit(method, header, arrival, answer) {
       const { exposure, anyScope } = authRule(method);
       if (exposure === Exposure.ANONYMOUS) {
         if (options.draining()) throw draining();
         return undefined;
       }
-      const principal = await admission.authenticate(header, arrival);
+      const principal = await admission.authenticate(method, header, arrival, answer);
       requireAnyScope(principal, anyScope);
       return principal;
     },

@@ -22,7 +22,16 @@ const REQUEST_HEADERS = [
   "tracestate",
 ];
 
-const EXPOSED_HEADERS = [...cors.exposedHeaders, "ETag", "Location", "Retry-After", "WWW-Authenticate", "X-Request-Id"];
+const EXPOSED_HEADERS = [
+  ...cors.exposedHeaders,
+  "ETag",
+  "Location",
+  "RateLimit",
+  "RateLimit-Policy",
+  "Retry-After",
+  "WWW-Authenticate",
+  "X-Request-Id",
+];
 
 const PREFLIGHT_MAX_AGE_S = 7200;
 

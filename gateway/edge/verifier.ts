@@ -58,12 +58,17 @@ export class CredentialVerifier implements AsyncDisposable {
     );
   }
 
+  /** True when the credential needs no question: asking for it again tells a guesser nothing. */
+  remembers(credential: string): boolean {
+    return (this.#verified.get(keyOf(credential))?.until ?? 0) > performance.now();
+  }
+
   /**
    * The principal of a credential. Throws UNAUTHENTICATED for one that is not valid, PERMISSION_DENIED TENANT_SUSPENDED,
    * UNAVAILABLE when auth cannot be asked. Callers with the same credential share one question.
    */
   async verify(credential: string, arrival: Pick<Arrival, "requestId" | "ip" | "userAgent">): Promise<Principal> {
-    const key = createHash("sha256").update(credential).digest("base64");
+    const key = keyOf(credential);
     const now = performance.now();
     const known = this.#verified.get(key);
     if (known !== undefined && known.until > now) return known.principal;
@@ -133,6 +138,10 @@ export class CredentialVerifier implements AsyncDisposable {
     this.#inFlight.clear();
     for (const [key, { principal }] of this.#verified) if (which(principal)) this.#verified.delete(key);
   }
+}
+
+function keyOf(credential: string): string {
+  return createHash("sha256").update(credential).digest("base64");
 }
 
 /** A principal is one object for as long as it is remembered: hop tokens are cached by it. */

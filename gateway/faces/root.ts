@@ -6,6 +6,7 @@ export const rootFace: Face = async () => ({
   json: {
     name: "agentmesh",
     rest: "/api/v1",
+    docs: "/docs, /openapi.json, /api.binpb",
     rpc: "Connect, gRPC and gRPC-Web at this address; gRPC server reflection lists the services",
     health: "/health",
     credential: "Authorization: Bearer <api key>, or X-API-Key: <api key>",

@@ -132,7 +132,8 @@ function bindIfMatch(
   }
 }
 
-function etagField({ method, body }: Route): readonly DescField[] | undefined {
+/** The field that `If-Match` fills: the request's own, or the one of the resource in its body. */
+export function etagField({ method, body }: Route): readonly DescField[] | undefined {
   const own = fieldNamed(method.input, "etag");
   if (own !== undefined) return [own];
   const inBody = body.kind === "field" && body.field.message && fieldNamed(body.field.message, "etag");

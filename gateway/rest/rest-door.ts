@@ -7,6 +7,7 @@ import type { Links } from "#platform/rpc/links.ts";
 import { codeName, type Observation, type ObservedCall } from "#platform/rpc/observe.ts";
 import { defaultTimeoutMs } from "../deadlines.ts";
 import { type Admission, ANONYMOUS } from "../edge/admission.ts";
+import { answerOf } from "../edge/answer.ts";
 import type { Exchange } from "../exchange.ts";
 import type { GatewayLimits } from "../limits.ts";
 import { callUnary } from "../pass-through.ts";
@@ -35,6 +36,8 @@ export interface RestOptions {
 
 /** The JSON face: google.api.http compiled from descriptors. */
 export interface RestDoor {
+  /** All that it answers, for the documentation. */
+  readonly routes: readonly Route[];
   /** Answers, whatever the path; never rejects. The signal aborts the call. */
   serve(exchange: Exchange, signal: AbortSignal): Promise<void>;
 }
@@ -42,7 +45,8 @@ export interface RestDoor {
 /** Compiles the routes of all public methods. Throws an error that names the method when one is invalid or ambiguous. */
 export function createRestDoor(options: RestOptions): RestDoor {
   const { admission, limits, links } = options;
-  const router = createRouter(publicMethods(options.services).flatMap(routesOf));
+  const routes = publicMethods(options.services).flatMap(routesOf);
+  const router = createRouter(routes);
   // What error details and google.rpc.Status may hold.
   const details = createRegistry(file_google_rpc_error_details);
   const writer = new MessageWriter(details, (desc) => options.aliases.fields(desc));
@@ -74,7 +78,7 @@ export function createRestDoor(options: RestOptions): RestDoor {
     arrival: Arrival,
     signal: AbortSignal,
   ): Promise<void> => {
-    arrival.principal = await admission.admit(route.method, exchange.header, arrival);
+    arrival.principal = await admission.admit(route.method, exchange.header, arrival, answerOf(exchange));
     const timeoutMs = timeoutOf(exchange.header, limits.maxTimeoutMs) ?? defaultTimeoutMs(route.method, limits);
     const { requestId, ip, userAgent, principal = ANONYMOUS } = arrival;
     const deadline = timeoutMs === undefined ? undefined : Date.now() + timeoutMs;
@@ -82,6 +86,7 @@ export function createRestDoor(options: RestOptions): RestDoor {
   };
 
   return {
+    routes,
     async serve(exchange, signal) {
       const arrival: Arrival = {
         ...admission.identify(exchange.header, exchange.clientAddress),

@@ -4,6 +4,8 @@ import type { VerifyCredentialResponse } from "#gen/agentmesh/auth/v1/token_serv
 import { TokenService } from "#gen/agentmesh/auth/v1/token_service_pb.ts";
 import { EmbeddedBus } from "#platform/bus/embedded-bus.ts";
 import type { Component } from "#platform/module/module.ts";
+import { EmbeddedLimiter } from "#platform/redis/embedded-limiter.ts";
+import type { Limiter } from "#platform/redis/limiter.ts";
 import { callOf } from "#platform/rpc/call.ts";
 import { AppError } from "#platform/rpc/errors.ts";
 import { openPort, type Port } from "#platform/rpc/port.ts";
@@ -25,6 +27,17 @@ import { GATEWAY_LIMITS, type GatewayLimits } from "../limits.ts";
 export const KEY = "am_live_test";
 export const TENANT = "ten_00000000000000000000000001";
 
+/** Tests send more than any client may; those of rate limits say which. */
+const NO_RATES = {
+  tenantRunRate: 0,
+  tenantWriteRate: 0,
+  tenantReadRate: 0,
+  keyRunRate: 0,
+  keyWriteRate: 0,
+  keyReadRate: 0,
+  addressFailureRate: 0,
+} satisfies Partial<GatewayLimits>;
+
 export interface TestGatewayInit {
   /** Served by one backend, and mounted. */
   readonly services: readonly DescService[];
@@ -33,6 +46,7 @@ export interface TestGatewayInit {
   readonly config?: Partial<Omit<GatewayConfig, "limits">>;
   readonly carrier?: Carrier;
   readonly components?: readonly Component[];
+  readonly limiter?: Limiter;
   readonly mode?: "embedded" | "distributed";
 }
 
@@ -120,8 +134,9 @@ export async function openTestGateway(init: TestGatewayInit): Promise<TestGatewa
       trustedProxies: [],
       corsOrigins: undefined,
       metricsPublic: false,
+      replicas: 1,
       ...init.config,
-      limits: { ...GATEWAY_LIMITS, ...init.limits },
+      limits: { ...GATEWAY_LIMITS, ...NO_RATES, ...init.limits },
     },
     {
       mode: init.mode ?? "embedded",
@@ -129,6 +144,7 @@ export async function openTestGateway(init: TestGatewayInit): Promise<TestGatewa
       metrics: createMetrics({ process: false }),
       bus,
       links: mesh.links("edge"),
+      limiter: init.limiter ?? new EmbeddedLimiter(),
       components: init.components ?? [],
       health: { ready: () => health.isReady, services: () => [], onChange: () => () => {} },
     },
@@ -136,7 +152,7 @@ export async function openTestGateway(init: TestGatewayInit): Promise<TestGatewa
     init.services,
   );
   await gateway.verifier.listen(bus);
-  undo.use(gateway.verifier);
+  undo.defer(() => gateway.stop());
   const port: Port = await openPort({ host: "127.0.0.1", port: 0, listener: gateway.edge.listener });
   undo.defer(() => port.close(200));
   const url = `http://127.0.0.1:${port.port}`;

@@ -4,6 +4,7 @@ import type { Bus } from "../bus/bus.ts";
 import type { ConfigSource } from "../config/source.ts";
 import type { Database } from "../postgres/database.ts";
 import type { Cache } from "../redis/cache.ts";
+import type { Limiter } from "../redis/limiter.ts";
 import type { HealthSource } from "../rpc/health.ts";
 import type { Links } from "../rpc/links.ts";
 import type { PageTokens } from "../secrets/page-token.ts";
@@ -26,6 +27,7 @@ export interface Platform {
   readonly database: Database;
   readonly bus: Bus;
   readonly cache: Cache;
+  readonly limiter: Limiter;
   readonly links: Links;
   readonly rootSecret: RootSecret;
   readonly pageTokens: PageTokens;

@@ -1,5 +1,5 @@
 import { createHash, randomBytes } from "node:crypto";
-import { Redis } from "ioredis";
+import type { Redis } from "ioredis";
 import { abortable } from "../abortable.ts";
 import { dependencyDown } from "../rpc/errors.ts";
 import {
@@ -15,6 +15,7 @@ import {
   maxValueBytes,
 } from "./cache.ts";
 import { assertNamespace } from "./cache-key.ts";
+import { codeOf, connectRedis } from "./connection.ts";
 import { fromEntry, toEntry } from "./entry.ts";
 import { OwedDeletions } from "./owed-deletions.ts";
 import { Patience } from "./patience.ts";
@@ -67,7 +68,7 @@ export class RedisCache implements Cache {
     this.#prefix = config.prefix ?? "am:";
     this.#maxInFlight = config.maxInFlight ?? 1_000;
     this.#onTrouble = config.onTrouble ?? (() => {});
-    this.#redis = connect(config.url, config.commandTimeoutMs ?? 250);
+    this.#redis = connectRedis(config.url, config.commandTimeoutMs ?? 250);
     this.#owed = new OwedDeletions(
       async (names) => (await this.#run("delete", () => this.#redis.del(...names))) !== undefined,
       () => this.#onTrouble({ operation: "invalidate", why: "forgotten" }),
@@ -206,31 +207,4 @@ export class RedisCache implements Cache {
   #generationName({ tenantId, namespace }: CacheNamespace): string {
     return `${this.#prefix}{${tenantId}:${namespace}}`;
   }
-}
-
-function connect(url: string, commandTimeoutMs: number): Redis {
-  const parsed = URL.parse(url);
-  if (parsed === null || (parsed.protocol !== "redis:" && parsed.protocol !== "rediss:")) {
-    throw new TypeError("not a redis:// or rediss:// URL");
-  }
-  return new Redis(url, {
-    commandTimeout: commandTimeoutMs,
-    connectTimeout: 2_000,
-    // How long a socket may take to close; the client waits for it even when the socket is closed already.
-    disconnectTimeout: 200,
-    // A connection on which no answer comes for so long is dead, even if nobody has closed it.
-    socketTimeout: Math.max(1_000, 2 * commandTimeoutMs),
-    enableOfflineQueue: false,
-    autoResendUnfulfilledCommands: false,
-    maxRetriesPerRequest: 0,
-    retryStrategy: (attempt) => Math.min(2_000, 50 * 2 ** Math.min(attempt, 6)) * (0.5 + Math.random() / 2),
-    reconnectOnError: (error) => error.message.startsWith("READONLY"),
-  });
-}
-
-/** Why a command failed. Only the kind of error is looked at: the error itself holds the command. */
-function codeOf(error: unknown): "timeout" | "refused" | "away" {
-  if (!(error instanceof Error)) return "away";
-  if (error.message === "Command timed out") return "timeout";
-  return error.name === "ReplyError" ? "refused" : "away";
 }

@@ -7,7 +7,7 @@ import {
   RequestInfoSchema,
   RetryInfoSchema,
 } from "#gen/google/rpc/error_details_pb.ts";
-import { AppError, reasonOf } from "./errors.ts";
+import { AppError, type FieldViolation, reasonOf } from "./errors.ts";
 import { ERROR_DOMAIN, type Reason } from "./reasons.ts";
 
 const DEADLINE_MESSAGE = "The deadline passed before the call was done.";
@@ -47,6 +47,11 @@ export function fromSignal(reason: unknown, requestId: string): ConnectError {
     : own(Code.Canceled, "CLIENT_CANCELLED", CANCELLED_MESSAGE, reason, requestId);
 }
 
+/** True for request bytes that are no such message, which the library calls an internal error; it is the caller's. */
+export function isUnreadable(error: unknown): boolean {
+  return error instanceof ConnectError && error.code === Code.Internal && error.rawMessage.startsWith("parse binary: ");
+}
+
 /** True for the errors that an aborted AbortSignal raises. */
 export function isAbort(error: unknown): error is Error {
   return error instanceof Error && (error.name === "AbortError" || error.name === "TimeoutError");
@@ -64,7 +69,7 @@ function fromAbort(error: Error, requestId: string): ConnectError {
 function fromAppError(error: AppError, requestId: string): ConnectError {
   const details: Detail[] = [infoDetail(error.reason, error.facts)];
   if (error.violations.length > 0) {
-    const fieldViolations = error.violations.map(({ field, description }) => ({ field, description }));
+    const fieldViolations = shownViolations(error.violations);
     details.push({ desc: BadRequestSchema, value: { fieldViolations } as MessageInitShape<DescMessage> });
   }
   if (error.retryAfterMs !== undefined) {
@@ -76,7 +81,29 @@ function fromAppError(error: AppError, requestId: string): ConnectError {
     });
   }
   details.push(requestDetail(requestId));
-  return new ConnectError(error.message, error.code, undefined, details, error);
+  return new ConnectError(clip(error.message, MAX_MESSAGE), error.code, undefined, details, error);
+}
+
+/**
+ * Over gRPC an error is trailers, and clients take 8 to 16 KiB of them: what a caller wrote (a key of a map is part of a
+ * field's path) must not make its own refusal unreadable.
+ */
+const MAX_MESSAGE = 2_048;
+const MAX_PATH = 200;
+const MAX_VIOLATION_BYTES = 3_072;
+
+function shownViolations(violations: readonly FieldViolation[]): FieldViolation[] {
+  let bytes = 0;
+  return violations
+    .map(({ field, description }) => ({ field: clip(field, MAX_PATH), description: clip(description, MAX_MESSAGE) }))
+    .filter(({ field, description }) => {
+      bytes += Buffer.byteLength(field) + Buffer.byteLength(description);
+      return bytes <= MAX_VIOLATION_BYTES;
+    });
+}
+
+function clip(text: string, length: number): string {
+  return text.length <= length ? text : `${text.slice(0, length - 1).toWellFormed()}…`;
 }
 
 /**
@@ -88,6 +115,7 @@ function fromConnectError(error: ConnectError, requestId: string): ConnectError 
     // Details that came over a link are already encoded; they travel on as they are.
     return new ConnectError(error.rawMessage, error.code, undefined, error.details as never, error);
   }
+  if (isUnreadable(error)) return own(Code.InvalidArgument, "BODY_MALFORMED", error.rawMessage, error, requestId);
   switch (error.code) {
     case Code.DeadlineExceeded:
       return own(error.code, "DEADLINE", DEADLINE_MESSAGE, error, requestId);

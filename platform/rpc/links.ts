@@ -1,30 +1,27 @@
 import type { DescService } from "@bufbuild/protobuf";
 import {
   type Client,
-  Code,
-  ConnectError,
   type ConnectRouter,
   type ConnectRouterOptions,
   createClient,
   createRouterTransport,
   type Transport,
 } from "@connectrpc/connect";
-import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
+import { type BalanceOptions, balance } from "./balance/balanced-transport.ts";
+import { openCarrier } from "./balance/carrier.ts";
+import { parseTargets } from "./balance/targets.ts";
+import { verdictOf } from "./balance/verdict.ts";
 import { onwardKey } from "./call.ts";
-import { dependencyDown, reasonOf } from "./errors.ts";
+import { dependencyDown } from "./errors.ts";
 import type { HopSigner } from "./hop-token.ts";
-
-const PING_INTERVAL_MS = 30_000;
-const IDLE_CONNECTION_MS = 5 * 60_000;
-const READ_MAX_BYTES = 16 * 1024 * 1024;
 
 /** How one service reaches another: a generated client over a carrier, with the caller's hop token on every call. */
 export interface Links {
-  /** A client of the service, wherever it runs. */
+  /** A client of the service, wherever it runs; its calls are spread over the replicas. */
   to<S extends DescService>(service: S): Client<S>;
   /** The carrier itself, for code that works from descriptors, such as the gateway's pass-through. */
   transport(service: DescService): Transport;
-  /** A client of one replica of the service, by its advertised address. */
+  /** A client of one replica of the service, by its advertised address; never another one. */
   at<S extends DescService>(service: S, address: string): Client<S>;
   close(): Promise<void>;
 }
@@ -37,35 +34,30 @@ export interface LinksOptions {
   moduleOf(service: DescService): string;
   /** Modules of this process by name; a call to one of them stays in memory. */
   local(module: string): Transport | undefined;
-  /** Base URL of a module in other processes. */
+  /** Where a module in other processes is: an address list as {@link parseTargets} reads it. */
   address(module: string): string | undefined;
   /** Advertised address of this process: a replica-to-replica call to it stays in memory. */
   ownAddress: string;
   /** Adds `traceparent` to the headers of a call. */
   injectTrace(header: Headers): void;
+  /** Limits of the balancing between replicas. */
+  balance?: BalanceOptions;
 }
 
 export function createLinks(options: LinksOptions): Links {
-  const remotes = new Map<string, { transport: Transport; manager: Http2SessionManager }>();
+  const opened: { close(): void }[] = [];
+  const replicas = new Map<string, Transport>();
 
-  const remote = (baseUrl: string, module: string): Transport => {
+  const replica = (baseUrl: string, module: string): Transport => {
     const key = `${module} ${baseUrl}`;
-    let entry = remotes.get(key);
-    if (entry === undefined) {
-      const manager = new Http2SessionManager(baseUrl, {
-        pingIntervalMs: PING_INTERVAL_MS,
-        idleConnectionTimeoutMs: IDLE_CONNECTION_MS,
-      });
-      const transport = createGrpcTransport({
-        baseUrl,
-        sessionManager: answering(manager),
-        acceptCompression: [],
-        readMaxBytes: READ_MAX_BYTES,
-      });
-      entry = { transport: withSender(transport, options, module), manager };
-      remotes.set(key, entry);
+    let transport = replicas.get(key);
+    if (transport === undefined) {
+      const carrier = openCarrier({ baseUrl, ip: undefined });
+      opened.push(carrier);
+      transport = withSender(carrier.transport, options, module);
+      replicas.set(key, transport);
     }
-    return entry.transport;
+    return transport;
   };
 
   const transportOf = (module: string): Transport => {
@@ -73,7 +65,9 @@ export function createLinks(options: LinksOptions): Links {
     if (local !== undefined) return withSender(local, options, module);
     const address = options.address(module);
     if (address === undefined) throw dependencyDown(module, new Error(`no address configured for ${module}`));
-    return remote(address, module);
+    const balanced = balance(module, parseTargets(address), options.balance);
+    opened.push(balanced);
+    return withSender(balanced.transport, options, module);
   };
 
   const resolved = new Map<string, Transport>();
@@ -99,11 +93,11 @@ export function createLinks(options: LinksOptions): Links {
     at(service, address) {
       const module = options.moduleOf(service);
       const local = address === options.ownAddress ? options.local(module) : undefined;
-      return createClient(service, local === undefined ? remote(address, module) : withSender(local, options, module));
+      return createClient(service, local === undefined ? replica(address, module) : withSender(local, options, module));
     },
     async close() {
-      for (const { manager } of remotes.values()) manager.abort();
-      remotes.clear();
+      for (const one of opened.splice(0)) one.close();
+      replicas.clear();
     },
   };
 }
@@ -153,37 +147,9 @@ function withSender(inner: Transport, options: LinksOptions, callee: string): Tr
   };
 }
 
-/**
- * The same connections, on which every call ends. When a connection goes away after GOAWAY, Node closes its streams
- * without an error; the transport would wait for ever for an answer that had not begun.
- */
-function answering(
-  manager: Http2SessionManager,
-): Pick<Http2SessionManager, "authority" | "request" | "notifyResponseByteRead"> {
-  return {
-    authority: manager.authority,
-    notifyResponseByteRead: (stream) => manager.notifyResponseByteRead(stream),
-    async request(...call) {
-      const stream = await manager.request(...call);
-      let answered = false;
-      stream.once("response", () => {
-        answered = true;
-      });
-      stream.once("close", () => {
-        if (!answered) stream.emit("error", new ConnectError("the connection closed", Code.Unavailable));
-      });
-      return stream;
-    },
-  };
-}
-
-/** What carriers say when the way to the callee breaks: refused, reset, closed, or an answer that is none. */
-const LOST: ReadonlySet<Code> = new Set([Code.Canceled, Code.Aborted, Code.Unavailable, Code.Internal, Code.Unknown]);
-
 /** An error that the callee did not write, and that the caller did not cause by leaving, is the way's: DEPENDENCY_DOWN. */
 function lost(error: unknown, signal: AbortSignal | undefined, callee: string): unknown {
-  if (!(error instanceof ConnectError) || reasonOf(error) !== undefined || signal?.aborted) return error;
-  return LOST.has(error.code) ? dependencyDown(callee, error) : error;
+  return verdictOf(error, signal) === "broken" ? dependencyDown(callee, error) : error;
 }
 
 /** The same messages with their failure mapped; flat, as one wrapper per message is what a stream can afford. */

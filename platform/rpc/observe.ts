@@ -1,7 +1,7 @@
 import type { DescMessage, DescMethodStreaming, MessageShape } from "@bufbuild/protobuf";
 import { Code, ConnectError, type HandlerContext, type Interceptor, type StreamResponse } from "@connectrpc/connect";
 import { type Arrival, arrivalKey } from "./call.ts";
-import { fromSignal, isAbort, toConnectError } from "./connect-error.ts";
+import { fromSignal, isAbort, isUnreadable, toConnectError } from "./connect-error.ts";
 import { reasonOf } from "./errors.ts";
 
 /** How a call ended. */
@@ -62,10 +62,17 @@ export function createObserver(observation: Observation): Observer {
       // The library hands an error to the context's signal right before it writes it.
       const onAbort = () => {
         const reason: unknown = context.signal.reason;
-        const refusal = reason instanceof ConnectError && REFUSALS.has(reason.code) && reasonOf(reason) === undefined;
+        const refusal =
+          reason instanceof ConnectError &&
+          (REFUSALS.has(reason.code) || isUnreadable(reason)) &&
+          reasonOf(reason) === undefined;
+        // Every call ends in an abort, also one that went well; an error made for nothing costs as much as a message.
+        if (!refusal && reported.has(arrival)) return;
         const mapped = refusal ? toConnectError(reason, arrival.requestId) : fromSignal(reason, arrival.requestId);
-        if (refusal)
-          Object.assign(reason, { details: mapped.details, rawMessage: mapped.rawMessage, message: mapped.message });
+        if (refusal) {
+          const { code, details, rawMessage, message } = mapped;
+          Object.assign(reason, { code, details, rawMessage, message });
+        }
         if (!reported.has(arrival)) refused(context, arrival, mapped, reason);
       };
       context.signal.addEventListener("abort", onAbort, { once: true });

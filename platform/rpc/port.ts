@@ -6,6 +6,7 @@ import {
   type ServerHttp2Session,
 } from "node:http2";
 import type { AddressInfo, Socket } from "node:net";
+import { guardSession } from "./session-guard.ts";
 
 /** A request listener that serves HTTP/1.1 and HTTP/2 alike. */
 export type NodeListener = (
@@ -29,19 +30,42 @@ export const PORT_LIMITS = {
   maxHeaderBytes: 16 * 1024,
   maxHeaderPairs: 64,
   maxConnections: 10_000,
+  /** Connections of one address. High, since a proxy is one address for all of its clients. */
+  maxConnectionsPerAddress: 2_000,
+  /** After this an HTTP/2 session takes no new streams (GOAWAY), so that clients find new servers. ± 10 %. */
+  maxSessionAgeMs: 30 * 60_000,
+  /** How long streams may go on after that; longer than the longest Chat. */
+  sessionGraceMs: 11 * 60_000,
+  /** Time between the server's own pings: who is gone without a word is found out. */
+  pingIntervalMs: 60_000,
+  /** Time for the answer to such a ping. */
+  pingTimeoutMs: 20_000,
+  /** Streams that a peer may have reset at once, and per second; the same for streams that broke the protocol. */
+  streamResetBurst: 200,
+  streamResetRate: 20,
+  /** Pings that a peer may send at once, and per second. */
+  pingBurst: 500,
+  pingRate: 50,
+  /** SETTINGS frames that a peer may send at once, and per second. */
+  settingsBurst: 50,
+  settingsRate: 5,
 } as const;
+
+export type PortLimits = { readonly [Name in keyof typeof PORT_LIMITS]: number };
 
 export interface PortOptions {
   host: string;
   /** 0 takes a free port. */
   port: number;
   listener: NodeListener;
-  limits?: Partial<{ [K in keyof typeof PORT_LIMITS]: number }>;
+  limits?: Partial<PortLimits>;
 }
 
 export interface Port {
   readonly host: string;
   readonly port: number;
+  /** Open connections. */
+  readonly connections: number;
   /** Stops accepting, lets requests in flight end for `graceMs`, then closes every socket. */
   close(graceMs: number): Promise<void>;
 }
@@ -80,8 +104,9 @@ export async function openPort(options: PortOptions): Promise<Port> {
     {
       maxSessionMemory: limits.maxSessionMemoryMb,
       maxHeaderListPairs: limits.maxHeaderPairs,
-      streamResetBurst: 200,
-      streamResetRate: 20,
+      maxSessionInvalidFrames: 100,
+      streamResetBurst: limits.streamResetBurst,
+      streamResetRate: limits.streamResetRate,
       settings: {
         maxConcurrentStreams: limits.maxConcurrentStreams,
         maxHeaderListSize: limits.maxHeaderBytes,
@@ -94,17 +119,28 @@ export async function openPort(options: PortOptions): Promise<Port> {
   http2.on("session", (session) => {
     sessions.add(session);
     session.setTimeout(limits.sessionIdleMs, () => session.close());
+    guardSession(session, limits);
     session.once("close", () => sessions.delete(session));
     session.on("error", () => session.destroy());
   });
   http2.on("sessionError", () => {});
 
   const sockets = new Set<Socket>();
+  const addresses = new Map<string, number>();
   const [toHttp1] = http1.listeners("connection") as [(socket: Socket) => void];
   http1.removeAllListeners("connection");
   http1.on("connection", (socket: Socket) => {
     sockets.add(socket);
-    socket.once("close", () => sockets.delete(socket));
+    const address = socket.remoteAddress ?? "";
+    const count = (addresses.get(address) ?? 0) + 1;
+    addresses.set(address, count);
+    socket.once("close", () => {
+      sockets.delete(socket);
+      const left = (addresses.get(address) ?? 1) - 1;
+      if (left === 0) addresses.delete(address);
+      else addresses.set(address, left);
+    });
+    if (count > limits.maxConnectionsPerAddress) return void socket.destroy();
     socket.on("error", () => socket.destroy());
     socket.setTimeout(limits.sniffTimeoutMs, () => socket.destroy());
     let head = "";
@@ -117,8 +153,11 @@ export async function openPort(options: PortOptions): Promise<Port> {
       socket.setTimeout(0);
       socket.removeAllListeners("timeout");
       socket.unshift(Buffer.from(head, "latin1"));
-      if (head.startsWith(PREFACE)) http2.emit("connection", socket);
-      else toHttp1.call(http1, socket);
+      if (head.startsWith(PREFACE)) {
+        // HTTP/1.1 lets a client end its half and still reads answers; HTTP/2 has no half-open connections (RFC 9113 §5.4).
+        socket.allowHalfOpen = false;
+        http2.emit("connection", socket);
+      } else toHttp1.call(http1, socket);
     };
     socket.once("readable", sniff);
   });
@@ -134,6 +173,9 @@ export async function openPort(options: PortOptions): Promise<Port> {
   return {
     host: options.host,
     port: address.port,
+    get connections() {
+      return sockets.size;
+    },
     async close(graceMs) {
       const closed = new Promise<void>((resolve) => http1.close(() => resolve()));
       // RFC 9113 §6.8: GOAWAY lets streams in flight end and tells the peer to open no more.

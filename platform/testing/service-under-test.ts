@@ -10,6 +10,7 @@ import type { Module, Platform, Running } from "#platform/module/module.ts";
 import type { Database } from "#platform/postgres/database.ts";
 import { createOutboxRelay } from "#platform/postgres/outbox-relay.ts";
 import type { Cache } from "#platform/redis/cache.ts";
+import { EmbeddedLimiter } from "#platform/redis/embedded-limiter.ts";
 import { type Call, onward } from "#platform/rpc/call.ts";
 import { factsOf, reasonOf } from "#platform/rpc/errors.ts";
 import type { Principal } from "#platform/rpc/principal.ts";
@@ -105,6 +106,7 @@ export async function serviceUnderTest<C>(
           bus,
           // A module that asks for a cache which its test does not give fails at its first use.
           cache: options.cache as Cache,
+          limiter: new EmbeddedLimiter(),
           links,
           rootSecret: root,
           pageTokens: createPageTokens(root),

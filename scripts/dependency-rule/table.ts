@@ -66,6 +66,8 @@ export const rooms: readonly Room[] = [
   { files: ["mesh"], may: ["mesh", "services/*/index.ts", "gateway/index.ts", "platform", "gen"] },
   { files: ["tests"], may: ["tests", "mesh", "gateway", "services", "platform", "gen"] },
   { files: ["scripts"], may: ["scripts", "mesh", "gateway/index.ts", "platform", "gen"] },
+  { files: ["bench"], may: ["bench", "platform", "gen"] },
+  { files: ["examples"], may: ["examples", "gen"] },
 ];
 
 /** A service's own tests stand outside its inner order (a test of the domain may use the store), not outside the service. */
@@ -82,7 +84,7 @@ export interface Door {
 }
 
 const network = ["node:http", "node:https", "node:http2", "node:net", "node:tls", "node:dgram"];
-const outsideServices = ["platform", "gateway", "mesh", "scripts"];
+const outsideServices = ["platform", "gateway", "mesh", "scripts", "examples"];
 
 export const doors: readonly Door[] = [
   { packages: ["pg"], only: ["platform/postgres"], types: ["services/*/store"] },
@@ -111,9 +113,9 @@ export const connecting = {
   only: ["platform/egress", "scripts"],
 };
 
-/** Code that only tests and scripts may import, and to which doors, pure rooms and `connecting` do not apply. */
+/** Code that only tests, the bench and scripts may import, and to which doors, pure rooms and `connecting` do not apply. */
 export function isTestCode(path: string): boolean {
-  return /\.(test|contract)\.ts$|(^|\/)testing\/|^tests\//.test(path);
+  return /\.(test|contract)\.ts$|(^|\/)testing\/|^(tests|bench)\//.test(path);
 }
 
 /** Words that mark unfinished work. */

@@ -1,4 +1,5 @@
 // The private servers of one run: found or installed, started once, handed to the tests by environment variables.
+import { spawnSync } from "node:child_process";
 import { MissingServer, serverProgram } from "#platform/testing/missing-server.ts";
 import { postgresBinaries } from "#platform/testing/postgres-server.ts";
 import { natsUrlVariable, privateNats } from "#platform/testing/private-nats.ts";
@@ -38,16 +39,24 @@ const servers: readonly Server[] = [
   },
 ];
 
+/** Debian packages of programs that are no servers, by the tests that run them; without them these tests do not exist. */
+const programs: Readonly<Record<string, string>> = { "tests/examples/browser.test.ts": "chromium" };
+
 export interface StartedServers extends AsyncDisposable {
   environment: Record<string, string>;
   /** The command that would install what is missing, if anything is. */
   aptLine?: string;
 }
 
-/** Starts every server that is installed or that this process may install. Tests of the others skip themselves. */
-export async function startServers(): Promise<StartedServers> {
+/**
+ * Starts every server that is installed or that this process may install; tests of the others skip themselves. Installs
+ * the programs that `files`, the tests of this run, use besides.
+ */
+export async function startServers(files: readonly string[]): Promise<StartedServers> {
   const missing = () => servers.filter((server) => !isInstalled(server)).map((server) => server.package);
   if (missing().length > 0 && mayInstall()) installPackages(missing());
+  const absent = files.flatMap((file) => programs[file] ?? []).filter((program) => !isProgram(program));
+  if (absent.length > 0 && mayInstall()) installPackages(absent);
   const lacking = missing();
   const stack = new AsyncDisposableStack();
   // The servers run in the background: they do not keep this process alive, not even while they start.
@@ -71,6 +80,10 @@ export async function startServers(): Promise<StartedServers> {
     ...(lacking.length > 0 ? { aptLine: `apt-get install --no-install-recommends ${lacking.join(" ")}` } : {}),
     [Symbol.asyncDispose]: () => stack.disposeAsync(),
   };
+}
+
+function isProgram(name: string): boolean {
+  return spawnSync(name, ["--version"], { stdio: "ignore" }).status === 0;
 }
 
 function isInstalled(server: Server): boolean {

@@ -1,10 +1,13 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { fromBinary } from "@bufbuild/protobuf";
 import { type AgentEvent, AgentEventSchema, Retention } from "#gen/agentmesh/agent/v1/agent_event_pb.ts";
 import { RunOutcome, RunState } from "#gen/agentmesh/agent/v1/run_pb.ts";
 import { newId } from "#platform/id.ts";
+import type { Database, Tx } from "#platform/postgres/database.ts";
+import { dependencyDown } from "#platform/rpc/errors.ts";
 import { createLog } from "#platform/telemetry/log.ts";
 import { skipWithoutPostgres, type TestDatabase, testDatabase } from "#platform/testing/private-postgres.ts";
 import { LeaseLost } from "../errors.ts";
@@ -36,9 +39,14 @@ describe("the log of a run", { skip: skipWithoutPostgres() }, () => {
   });
   after(() => database.drop());
 
-  async function newRun(
-    leaseMs = 60_000,
-  ): Promise<{ log: RunLog; runId: string; sessionId: string; shown: AgentEvent[] }> {
+  interface NewRun {
+    log: RunLog;
+    runId: string;
+    sessionId: string;
+    shown: AgentEvent[];
+  }
+
+  async function newRun(leaseMs = 60_000, through: Database = database.db): Promise<NewRun> {
     const sessionId = newId("ses");
     const runId = newId("run");
     const run = await database.db.tenant(tenantId, async (tx) => {
@@ -58,7 +66,7 @@ describe("the log of a run", { skip: skipWithoutPostgres() }, () => {
       return inserted;
     });
     const log = new RunLog({
-      database: database.db,
+      database: through,
       fence: { tenantId, runId, owner: run.owner, epoch: run.epoch },
       ids: { runId, sessionId, agentId: "agt_1" },
       lastDurableSeq: 0n,
@@ -134,6 +142,76 @@ describe("the log of a run", { skip: skipWithoutPostgres() }, () => {
     assert.throws(() => log.check(), /no/);
   });
 
+  test("a commit whose outcome is unknown is found out, and neither lost nor repeated", async () => {
+    for (const outcome of ["committed", "commits later", "lost"]) {
+      let tries = 0;
+      const later: Promise<unknown>[] = [];
+      const unsure: Database = {
+        ...database.db,
+        async tenant(tenant, fn, options) {
+          if (++tries > 1) return database.db.tenant(tenant, fn, options);
+          if (outcome === "committed") await database.db.tenant(tenant, fn);
+          // The server is still busy with the transaction that its client has given up.
+          const slowly = async (tx: Tx) => fn(tx).then(() => sleep(150));
+          if (outcome === "commits later") later.push(database.db.tenant(tenant, slowly));
+          if (outcome === "commits later") await sleep(30);
+          throw dependencyDown("postgres");
+        },
+      };
+      const { log, runId, shown } = await newRun(60_000, unsure);
+      log.append({ body: note("one") });
+      await log.flush();
+      log.append({ body: note("two") });
+      await log.flush();
+      await Promise.all(later);
+      const events = await stored(runId);
+      assert.deepEqual(
+        events.map(({ seq, prevSeq }) => [seq, prevSeq]),
+        [
+          [1n, 0n],
+          [2n, 1n],
+        ],
+        outcome,
+      );
+      assert.deepEqual(shown, events, outcome);
+    }
+  });
+
+  test("a log that broke is opened again behind what is stored, for the end", async () => {
+    const { log, runId, shown } = await newRun();
+    log.append({ body: { payload: { case: "stepStarted", value: { step: 4 } } }, openStep: 4 });
+    await log.flush();
+    const refuse = () => Promise.reject(new Error("refused"));
+    log.append({ body: note("doomed"), within: refuse });
+    log.transient(text("never shown"));
+    await assert.rejects(log.flush(), /refused/);
+    log.transient(text("nor this"));
+    assert.equal(await log.reopen(), 4);
+    await finishRun(log, { kind: "cancelled", cause: "caller" }, context);
+    const events = await stored(runId);
+    assert.deepEqual(
+      events.map(({ type }) => type),
+      ["step_started", "run_cancelled"],
+    );
+    assert.equal(events[1]?.prevSeq, events[0]?.seq);
+    assert.deepEqual(shown, events);
+    await assert.rejects(log.reopen(), LeaseLost, "a run that has ended is not opened again");
+  });
+
+  test("a run that is given up stops trying, shows nothing more, and sends its readers away", async () => {
+    const away: Database = { ...database.db, tenant: () => Promise.reject(dependencyDown("postgres")) };
+    const { log, shown } = await newRun(60_000, away);
+    using reader = log.feed.subscribe();
+    log.append({ body: note("waits") });
+    const flushed = log.flush();
+    await sleep(20);
+    log.abandon();
+    await assert.rejects(flushed, LeaseLost);
+    log.transient(text("late"));
+    assert.deepEqual(shown, []);
+    assert.equal(reader.queue.ended, "closed");
+  });
+
   test("an owner whose epoch has passed writes nothing and shows nothing", async () => {
     const { log, runId, shown } = await newRun(1);
     await new Promise((resolve) => setTimeout(resolve, 20));
@@ -168,6 +246,34 @@ describe("the log of a run", { skip: skipWithoutPostgres() }, () => {
     const held = [mine.log.fence, { ...other.log.fence, epoch: 7 }].map((fence) => ({ fence, nextSeq: 1n }));
     const { renewed, lost } = await database.db.worker((tx) => renewLeases(tx, "ins_a", held, 60_000));
     assert.deepEqual([[...renewed], [...lost]], [[mine.runId], [other.runId]]);
+  });
+
+  test("a heartbeat does not wait for a run that somebody writes to, and takes it for nobody else's", async () => {
+    const [busy, free] = [await newRun(), await newRun()];
+    const gate = Promise.withResolvers<void>();
+    const locked = Promise.withResolvers<void>();
+    const writing = database.db.tenant(tenantId, async (tx) => {
+      await runById(tx, busy.runId, true);
+      locked.resolve();
+      await gate.promise;
+    });
+    await locked.promise;
+    const held = [busy, free].map(({ log }) => ({ fence: log.fence, nextSeq: log.nextSeq }));
+    const { renewed, lost } = await database.db.worker((tx) => renewLeases(tx, "ins_a", held, 60_000));
+    gate.resolve();
+    await writing;
+    assert.deepEqual([[...renewed], [...lost]], [[free.runId], []]);
+  });
+
+  test("a heartbeat reserves more numbers before a run has used up its own", async () => {
+    const { log, runId } = await newRun();
+    const reserved = async (nextSeq: bigint) => {
+      await database.db.worker((tx) => renewLeases(tx, "ins_a", [{ fence: log.fence, nextSeq }], 60_000));
+      return (await database.db.tenant(tenantId, (tx) => runById(tx, runId)))?.seq_reserved;
+    };
+    assert.equal(await reserved(10n), SEQ_BLOCK);
+    assert.equal(await reserved(SEQ_BLOCK / 2n + 1n), 2n * SEQ_BLOCK);
+    assert.equal(await reserved(SEQ_BLOCK / 2n + 2n), 2n * SEQ_BLOCK);
   });
 
   test("the reaper ends a dead owner's run above its numbers, voids its open step, and does so once among many", async () => {

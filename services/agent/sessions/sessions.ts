@@ -100,7 +100,7 @@ export class Sessions {
           type: "session.updated",
           resource: session.session_id,
           sessionId: session.session_id,
-          details: { fields },
+          details: { fields: fields.toSorted() },
         });
         return NOTHING;
       });

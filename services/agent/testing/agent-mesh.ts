@@ -16,6 +16,7 @@ import { newId } from "#platform/id.ts";
 import type { Platform } from "#platform/module/module.ts";
 import type { Database } from "#platform/postgres/database.ts";
 import type { Cache } from "#platform/redis/cache.ts";
+import { EmbeddedLimiter } from "#platform/redis/embedded-limiter.ts";
 import { callOf } from "#platform/rpc/call.ts";
 import { AppError, dependencyDown, notFound } from "#platform/rpc/errors.ts";
 import { createHopSigner, createHopVerifier } from "#platform/rpc/hop-token.ts";
@@ -83,6 +84,8 @@ export interface Replica {
   listeners(): number;
   /** Calls that other replicas made to its tail service. */
   tailed(): number;
+  /** Only its database cannot be reached, until {@link wake}. */
+  loseDatabase(): void;
   /** As kill -9: its connections break, and nothing that it does reaches database or bus any more. */
   kill(): void;
   /** As SIGSTOP: the same, but its connections stay open and silent. */
@@ -160,7 +163,7 @@ async function openReplica({ undo, options, test, model, root, keys, local, bus 
   const metrics = createMetrics({ process: false });
   const calls = new RecordedCalls();
   const pipeline = createServicePipeline({ verifier: createHopVerifier(["agent"], keys), observation: calls });
-  const state = { frozen: false };
+  const state = { frozen: false, databaseAway: false };
   const heard = countListeners(bus, state);
   const door: { routes?: (router: ConnectRouter) => void } = {};
   const listener = adapt((router) => door.routes?.(router), pipeline);
@@ -194,6 +197,7 @@ async function openReplica({ undo, options, test, model, root, keys, local, bus 
     database,
     bus: heard.bus,
     cache: undefined as unknown as Cache,
+    limiter: new EmbeddedLimiter(),
     links,
     rootSecret: root,
     pageTokens: createPageTokens(root),
@@ -207,6 +211,7 @@ async function openReplica({ undo, options, test, model, root, keys, local, bus 
   await service.start?.(new AbortController().signal);
   undo.defer(async () => {
     state.frozen = false;
+    state.databaseAway = false;
     way.heal();
     await service.stop?.();
   });
@@ -232,6 +237,9 @@ async function openReplica({ undo, options, test, model, root, keys, local, bus 
     tail: edge.to(RunTailService),
     listeners: heard.count,
     tailed: () => calls.ended.filter(({ method }) => method === "TailRun").length,
+    loseDatabase() {
+      state.databaseAway = true;
+    },
     kill() {
       state.frozen = true;
       way.refuse();
@@ -243,6 +251,7 @@ async function openReplica({ undo, options, test, model, root, keys, local, bus 
     },
     wake() {
       state.frozen = false;
+      state.databaseAway = false;
       way.heal();
     },
   };
@@ -253,9 +262,9 @@ function moduleOf(typeName: string): string {
 }
 
 /** A database that cannot be reached while its process is frozen. */
-function freezable(database: Database, state: { frozen: boolean }): Database {
+function freezable(database: Database, state: { frozen: boolean; databaseAway: boolean }): Database {
   const guarded = async <T>(work: () => Promise<T>): Promise<T> => {
-    if (state.frozen) throw dependencyDown("postgres");
+    if (state.frozen || state.databaseAway) throw dependencyDown("postgres");
     return work();
   };
   return {
@@ -314,7 +323,14 @@ function localNeighbours(played: Neighbours, keys: Keys) {
       router.service(ToolExecutionService, {
         describeTools({ names }) {
           if (played.toolsDown) throw toolsAway();
-          return { tools: names.map((name) => ({ name, description: name, inputSchemaJson: "{}", timeoutMs: 5_000 })) };
+          const schema = (name: string) => (name === "bad schema" ? "{" : "{}");
+          const described = (name: string) => ({
+            name,
+            description: name,
+            inputSchemaJson: schema(name),
+            timeoutMs: 5_000,
+          });
+          return { tools: names.map(described) };
         },
         async *executeTool(request, context) {
           if (played.toolsDown) throw toolsAway();

@@ -105,3 +105,35 @@ export function assertDeltasFit(frames: readonly Frame[]): number {
 export function openItems({ frames }: Pick<Reading, "frames">): OpenItems[] {
   return frames.flatMap((frame) => (frame.case === "openItems" ? [frame.value] : []));
 }
+
+const TERMINAL = new Set(["run_completed", "run_failed", "run_cancelled"]);
+
+/** The order rules of a run's stored events: begun once, ended once and last, every step and every call closed. */
+export function assertWellFormed(events: readonly AgentEvent[]): void {
+  assertChain(events);
+  assertRising(events);
+  const types = events.map(({ type }) => type);
+  assert.equal(types[0], "run_started");
+  assert.deepEqual(types.filter((type) => TERMINAL.has(type)).length, 1, "one end");
+  assert.ok(TERMINAL.has(types.at(-1) ?? ""), "nothing after the end");
+  let step = 0;
+  const calls = new Set<string>();
+  for (const { payload, itemId } of events) {
+    if (payload.case === "stepStarted") {
+      assert.equal(step, 0, "one step at a time");
+      step = payload.value.step;
+    }
+    if (payload.case === "stepCompleted") {
+      assert.equal(payload.value.step, step);
+      assert.equal(calls.size, 0, "every call was answered");
+      step = 0;
+    }
+    if (payload.case === "toolCallRequested") calls.add(itemId);
+    if (payload.case === "toolCallCompleted") assert.ok(calls.delete(itemId), "an answer to a call");
+    if (payload.case === "itemDiscarded" && itemId === "") {
+      calls.clear();
+      if (payload.value.cause === "owner_lost" || payload.value.cause === "not_stored") step = 0;
+    }
+  }
+  assert.equal(step, 0, "every step is completed or void");
+}

@@ -1,0 +1,175 @@
+import { randomUUID } from "node:crypto";
+import type { JsonObject } from "@bufbuild/protobuf";
+import { newId } from "#platform/id.ts";
+import type { Principal } from "#platform/rpc/principal.ts";
+import { TENANT_SCOPES } from "#platform/rpc/scopes.ts";
+import { RestClient } from "#tests/e2e/rest-client.ts";
+import type { Kind } from "./id-fields.ts";
+
+/** Somebody with a credential, and what is theirs. */
+export interface Actor {
+  readonly name: string;
+  readonly key: string;
+  readonly principal: Principal;
+  /** Ids of what they own, several of a kind where its forms differ: a session by its own id and by the caller's UUID. */
+  readonly owns: Readonly<Record<OwnedKind, readonly string[]>>;
+  /** Texts that only they may see. */
+  readonly texts: readonly string[];
+}
+
+export type OwnedKind = Extract<Kind, "tenant" | "session" | "run" | "agent" | "key" | "user">;
+
+/** Two tenants as callers make them over REST: a victim, another user beside it, and a second tenant with a user and a machine. */
+export interface Actors {
+  readonly victim: Actor;
+  readonly neighbour: Actor;
+  readonly strangerMachine: Actor;
+  readonly strangerUser: Actor;
+}
+
+/** What a user's credential may do: no changes of what belongs to the tenant, and not `sessions:read_all`. */
+const USER_SCOPES = [
+  "agents:read",
+  "agents:run",
+  "sessions:write",
+  "runs:write",
+  "keys:write",
+  "tools:read",
+  "tools:invoke",
+  "tenant:read",
+];
+
+export async function createActors(baseUrl: string, adminKey: string): Promise<Actors> {
+  const admin = new RestClient(baseUrl, adminKey);
+  const [theirs, others] = [await tenantOf(admin), await tenantOf(admin)];
+  return {
+    victim: await furnish(admin, theirs, "victim", USER_SCOPES),
+    neighbour: await furnish(admin, theirs, "neighbour", USER_SCOPES),
+    strangerMachine: await furnish(admin, others, "stranger machine", TENANT_SCOPES, "machine"),
+    strangerUser: await furnish(admin, others, "stranger user", USER_SCOPES),
+  };
+}
+
+interface Tenant {
+  readonly id: string;
+  readonly machineKey: string;
+}
+
+async function tenantOf(admin: RestClient): Promise<Tenant> {
+  const tenant = { name: `tenant ${randomUUID()}`, tier: "TENANT_TIER_ENTERPRISE" };
+  const { tenant_id: id } = await ask(admin, "POST", "/api/v1/tenants", tenant);
+  const { secret } = await ask(admin, "POST", `/api/v1/tenants/${id}/api-keys`, { name: "machine" });
+  return { id: String(id), machineKey: String(secret) };
+}
+
+async function furnish(
+  admin: RestClient,
+  tenant: Tenant,
+  name: string,
+  scopes: readonly string[],
+  machine?: "machine",
+): Promise<Actor> {
+  const owner = admin.as(tenant.machineKey);
+  const userId = `usr_${randomUUID().replaceAll("-", "")}`;
+  const bound = machine === undefined ? { user_id: userId } : {};
+  const made = await ask(owner, "POST", "/api/v1/api-keys", { name, scopes, ...bound });
+  const keyId = String((made["api_key"] as JsonObject)["api_key_id"]);
+  const key = String(made["secret"]);
+  const rest = admin.as(key);
+  const text = `secret-${randomUUID()}`;
+  const external = randomUUID();
+
+  const session = await ask(rest, "POST", "/api/v1/sessions", { title: text });
+  const sessionId = String(session["session_id"]);
+  const run = await ask(rest, "POST", "/api/v1/chat", {
+    message: `${text} [[tool:todo {"action":"add","text":"${text}"}]]`,
+    session_id: sessionId,
+  });
+  await ask(rest, "POST", "/api/v1/chat", { message: `${text} again`, session_id: sessionId });
+  const inExternal = await ask(rest, "POST", "/api/v1/chat", { message: text, session_id: external });
+  const slow = await ask(rest, "POST", "/api/v1/runs", { message: `[[slow 2000]] [[deltas 200]] ${text}` });
+  const running = slow["run"] as JsonObject;
+  const spare = await ask(rest, "POST", "/api/v1/api-keys", { name: text, scopes: ["sessions:read"] });
+  const agent = await ask(owner, "POST", "/api/v1/tenants/me/agents", {
+    name: `agent ${randomUUID()}`,
+    description: text,
+  });
+  return {
+    name,
+    key,
+    principal: {
+      tenantId: tenant.id,
+      subject: keyId,
+      scopes,
+      userId: machine === undefined ? userId : undefined,
+      credentialId: keyId,
+      actors: [],
+    },
+    owns: {
+      tenant: [tenant.id],
+      session: [sessionId, external],
+      run: [String(run["run_id"]), String(running["run_id"])],
+      agent: [String(agent["agent_id"])],
+      key: [String((spare["api_key"] as JsonObject)["api_key_id"])],
+      user: [userId],
+    },
+    texts: [
+      text,
+      String(inExternal["run_id"]),
+      String(running["session_id"]),
+      String(spare["secret"]),
+      String(run["run_id"]),
+      String(running["run_id"]),
+      sessionId,
+      external,
+    ],
+  };
+}
+
+/** Something of the actor's that a probe may destroy. */
+export async function fresh(rest: RestClient, kind: OwnedKind): Promise<string | undefined> {
+  if (kind === "session") return String((await ask(rest, "POST", "/api/v1/sessions", {}))["session_id"]);
+  if (kind === "agent") {
+    const agent = { name: `agent ${randomUUID()}` };
+    return String((await ask(rest, "POST", "/api/v1/tenants/me/agents", agent))["agent_id"]);
+  }
+  if (kind !== "key") return undefined;
+  const made = await ask(rest, "POST", "/api/v1/api-keys", { name: "spare", scopes: ["sessions:read"] });
+  return String((made["api_key"] as JsonObject)["api_key_id"]);
+}
+
+/** An id of the same form that nothing has. */
+export function missingLike(value: string): string {
+  if (/^[0-9a-f-]{36}$/.test(value)) return randomUUID();
+  const [, prefix] = /^([a-z]+)_[0-9a-z]{26}$/.exec(value) ?? [];
+  if (prefix !== undefined) return newId(prefix);
+  if (value.startsWith("usr_")) return `usr_${randomUUID().replaceAll("-", "")}`;
+  // A page token: the same length and alphabet.
+  return [...value].map(() => "abcdefghijklmnopqrstuvwxyz0123456789"[Math.floor(Math.random() * 36)]).join("");
+}
+
+/** What the victim sees of its own, to be the same before and after. Its running run and the use of its keys move on. */
+export async function snapshot(baseUrl: string, { key, owns, principal }: Actor): Promise<string> {
+  const rest = new RestClient(baseUrl, key);
+  const paths = [
+    "/api/v1/sessions?page_size=200",
+    "/api/v1/runs?page_size=200",
+    "/api/v1/api-keys?page_size=200&show_revoked=true",
+    `/api/v1/tenants/${principal.tenantId}`,
+    ...owns.agent.map((id) => `/api/v1/tenants/me/agents/${id}`),
+    ...owns.session.map((id) => `/api/v1/sessions/${id}/messages`),
+    `/api/v1/runs/${owns.run[0]}/events?page_size=200`,
+  ];
+  const seen: unknown[] = [];
+  for (const path of paths) seen.push(await ask(rest, "GET", path));
+  const moving = new Set(["last_seq", "last_use_time", "update_time", "updated_at"]);
+  return JSON.stringify(seen, (name, value: unknown) => (moving.has(name) ? undefined : value), 1);
+}
+
+async function ask(rest: RestClient, method: string, path: string, body?: unknown): Promise<JsonObject> {
+  // With a key, so that there are rows of answered requests to reach for.
+  const once = method === "POST" ? { "idempotency-key": randomUUID() } : undefined;
+  const answer = await rest.call(method, path, body, once);
+  if (answer.status !== 200) throw new Error(`${method} ${path}: ${answer.status} ${JSON.stringify(answer.body)}`);
+  return answer.body as JsonObject;
+}
