@@ -33,7 +33,7 @@ export interface Results {
     readonly cores: number;
     readonly node: string;
     readonly pinned: boolean;
-    /** One-minute load averages; a run on a quiet machine ends with 2 to 4, its own. */
+    /** One-minute load averages; the run's own work is in the second one. */
     readonly loadBefore: number;
     readonly loadAfter: number;
     /** Share of the machine's CPU time that others took during the run, 0 to 1. What is measured beside them is slower. */

@@ -74,6 +74,8 @@ export function openDatabase(options: DatabaseOptions): Database {
   });
   // A free connection that breaks leaves the pool by itself; the next transaction opens another one.
   pool.on("error", () => {});
+  // A server that ends a connection in the moment when it is ready says so before anyone who asked for it can listen.
+  pool.on("connect", (client) => void client.on("error", ignore));
   const names = options.prepare === false ? undefined : new StatementNames();
   const listeners = new Map<string, Set<() => void>>();
   let closing: Promise<void> | undefined;

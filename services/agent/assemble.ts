@@ -34,8 +34,8 @@ const RESOLVE_MS = 10_000;
 const CANCEL_MS = 10_000;
 /** Over the lease and the reaper's rhythm, for a run whose owner is gone to be ended. */
 const REAP_MARGIN_MS = 3_000;
-/** For runs that the shutdown cancels to write that they were. */
-const LAST_WORDS_MS = 3_000;
+/** For runs that a stop without a drain cancels to write that they were. */
+const LAST_WORDS_MS = 2_000;
 
 /** The agent service, and what of it can be looked at from inside. */
 export interface AgentService extends Running {
@@ -98,6 +98,10 @@ export function assembleAgent(config: AgentConfig, platform: Platform): AgentSer
     announce,
   });
   const allFinished = () => Promise.all(liveRuns.all().map((run) => run.finished));
+  const cancelAll = () => {
+    for (const run of liveRuns.all()) run.controller.abort(new CancelRequest("shutdown"));
+    return allFinished();
+  };
   return {
     liveRuns,
     remoteTails,
@@ -111,17 +115,19 @@ export function assembleAgent(config: AgentConfig, platform: Platform): AgentSer
       liveRuns.start();
       reaper.start();
     },
-    /** Nothing new begins; watchers of others' runs go to other replicas; runs in flight may end by themselves. */
+    /**
+     * Nothing new begins; watchers of others' runs go to other replicas; runs in flight may end by themselves. What is left
+     * after the grace is cancelled, and says so to those who watch.
+     */
     async drain(grace) {
       draining.abort();
       const over = new Promise((resolve) => grace.addEventListener("abort", resolve, { once: true }));
       if (!grace.aborted) await Promise.race([allFinished(), over]);
+      await cancelAll();
     },
-    /** What is left after the grace is cancelled, and says so to those who watch. */
     async stop() {
       draining.abort();
-      for (const run of liveRuns.all()) run.controller.abort(new CancelRequest("shutdown"));
-      await within(allFinished(), LAST_WORDS_MS, () => new Error("late")).catch(() => {});
+      await within(cancelAll(), LAST_WORDS_MS, () => new Error("late")).catch(() => {});
       for (const run of liveRuns.all()) abandon(run);
       remoteTails.close();
       await reaper.stop();

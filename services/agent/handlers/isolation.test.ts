@@ -122,9 +122,9 @@ describe("what belongs to others", { skip: skipWithoutPostgres() }, () => {
       }
     }
     const { pageToken } = theirs;
-    assert.equal((await refusal(one.runs.listRuns({ pageToken }, callAs(stranger)))).reason, "PAGE_TOKEN_INVALID");
-    const { runs } = await one.runs.listRuns({ pageToken }, callAs(colleague));
-    assert.deepEqual(runs, [], "within the tenant a token is a place in a list, and grants nothing");
+    for (const who of [stranger, colleague]) {
+      assert.equal((await refusal(one.runs.listRuns({ pageToken }, callAs(who)))).reason, "PAGE_TOKEN_INVALID");
+    }
   });
 
   test("is not answered for by another's key for repeats", async () => {
@@ -151,7 +151,7 @@ describe("what belongs to others", { skip: skipWithoutPostgres() }, () => {
 
   test("is kept by the database alone, should the service ever ask with the wrong tenant", async () => {
     const { runId, sessionId, externalId } = theirs;
-    const wrong = stranger.tenantId;
+    const wrong = newId("ten");
     const page = { limit: 10, after: undefined };
     const found = await mesh.db.tenant(wrong, async (tx) => [
       await runStore.runById(tx, runId),
@@ -161,10 +161,8 @@ describe("what belongs to others", { skip: skipWithoutPostgres() }, () => {
       await sessionStore.sessionById(tx, sessionId),
       await sessionStore.sessionByExternalId(tx, externalId, undefined),
       await messages.listMessages(tx, sessionId, { limit: 10, from: 0 }),
-      (await runStore.listRuns(tx, noFilter, page)).filter((run) => run.run_id === runId),
-      (await sessionStore.listSessions(tx, { endUserId: undefined, agentId: undefined }, { ...page, skip: 0 })).filter(
-        (session) => session.session_id === sessionId,
-      ),
+      await runStore.listRuns(tx, noFilter, page),
+      await sessionStore.listSessions(tx, { endUserId: undefined, agentId: undefined }, { ...page, skip: 0 }),
       // Even where a statement forgets the tenant.
       await tx.query("SELECT * FROM agent.runs WHERE run_id = $1", [runId]),
       await tx.query("SELECT * FROM agent.messages WHERE session_id = $1", [sessionId]),

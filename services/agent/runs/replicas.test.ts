@@ -17,6 +17,7 @@ import { skipWithoutPostgres } from "#platform/testing/private-postgres.ts";
 import { callAs, principalOf, refusal } from "#platform/testing/service-under-test.ts";
 import { SEQ_BLOCK } from "../store/run-store.ts";
 import { type AgentMesh, openAgentMesh, type Replica } from "../testing/agent-mesh.ts";
+import { driveRun } from "../testing/driven-run.ts";
 import {
   assertChain,
   assertDeltasFit,
@@ -28,7 +29,8 @@ import {
   read,
 } from "../testing/watching.ts";
 
-const LONG = "[[slow 20]] [[deltas 200]] tell me a story";
+/** A message that is answered for longer than any test waits. */
+const LONG = "[[slow 20]] [[deltas 2000]] tell me a story";
 const skip = skipWithoutPostgres() || skipWithout("nats-server", natsUrlVariable);
 
 describe("two replicas of the agent service", { skip }, () => {
@@ -62,16 +64,30 @@ describe("two replicas of the agent service", { skip }, () => {
   const cancel = (runId: string, replica: Replica) => replica.runs.cancelRun({ runId }, callAs(me));
 
   test("watch each other's runs: deltas too, through one tail however many watch", async () => {
-    const { runId } = await start("[[slow 5]] [[deltas 60]] tell me");
+    const run = await driveRun(mesh, mesh.one, me);
+    const { runId, log } = run;
+    const itemId = "msg_a";
+    const say = (offset: number, text: string) =>
+      log.transient({ itemId, payload: { case: "textDelta", value: { offset: BigInt(offset), text } } });
     const tailed = mesh.one.tailed();
     const readings = Array.from({ length: 8 }, () => read(mesh.two, me, runId));
-    await Promise.all(readings.map(streaming));
+    const caughtUp = (reading: Reading) =>
+      reading.until(({ frames }) => frames.some((frame) => frame.case === "caughtUp"), "the live part");
+    await Promise.all(readings.map(caughtUp));
+    log.append({ body: { payload: { case: "stepStarted", value: { step: 1 } } } });
+    for (let i = 0; i < 20; i++) say(i, "x");
+    await Promise.all(readings.map((reading) => reading.until(() => deltas(reading).length === 20, "deltas")));
     assert.equal(mesh.two.service.remoteTails.size, 1);
-    assert.equal(mesh.one.service.liveRuns.get(me.tenantId, runId)?.log.feed.subscribers, 1);
+    assert.equal(log.feed.subscribers, 1);
     const late = read(mesh.two, me, runId);
+    await caughtUp(late);
+    for (let i = 20; i < 40; i++) say(i, "x");
+    const parts = [{ part: { case: "text" as const, value: { text: "x".repeat(40) } } }];
+    log.append({ body: { itemId, payload: { case: "messageCompleted", value: { parts } } } });
+    await run.end();
     assert.deepEqual(await Promise.all([...readings, late].map(({ ended }) => ended)), Array(9).fill(undefined));
     for (const { events, frames } of [...readings, late]) {
-      assert.equal(events.at(-1)?.type, "run_completed");
+      assert.equal(events.at(-1)?.type, "run_cancelled");
       assertRising(events);
       assertChain(events);
       assert.equal(assertDeltasFit(frames), 0);
@@ -135,12 +151,12 @@ describe("two replicas of the agent service", { skip }, () => {
 
   test("a replica that drains keeps those who watch its own runs, sends the others on, and begins nothing new", async () => {
     await using own = await open();
-    const { runId } = await start("[[slow 10]] [[deltas 60]] tell me", own.one);
+    const { runId } = await start("[[slow 20]] [[deltas 80]] tell me", own.one);
     const mine = read(own.one, me, runId);
     const others = await start(LONG, own.two);
     const elsewhere = read(own.one, me, others.runId);
     await Promise.all([streaming(mine), streaming(elsewhere)]);
-    const drained = own.one.service.drain?.(AbortSignal.timeout(5_000));
+    const drained = own.one.service.drain?.(AbortSignal.timeout(20_000));
     assert.equal(reasonOf(await elsewhere.ended), "STREAM_DRAINING");
     const refused = await refusal(own.one.runs.startRun({ message: "more" }, callAs(me)));
     assert.equal(refused.reason, "STREAM_DRAINING");
@@ -215,7 +231,7 @@ describe("two replicas of the agent service", { skip }, () => {
       const frozenAt = performance.now();
       broken.one.freeze();
       assert.equal(await there.ended, undefined);
-      assert.ok(performance.now() - frozenAt < 8_000, "before HTTP/2 would have found out");
+      assert.ok(performance.now() - frozenAt < 20_000, "before HTTP/2 would have found out");
       assert.equal(there.events.at(-1)?.type, "run_failed");
       assertChain(there.events);
       // The tail of a frozen owner is not asked for again and again.

@@ -13,17 +13,18 @@ import { until } from "#platform/rpc/test-mesh.contract.ts";
 import { fails, says, type Turn, toolUse, turnOf } from "#platform/testing/model-server/turn.ts";
 import { skipWithoutPostgres } from "#platform/testing/private-postgres.ts";
 import { callAs, principalOf } from "#platform/testing/service-under-test.ts";
-import { type AgentMesh, type Neighbours, openAgentMesh, type Replica } from "../testing/agent-mesh.ts";
-import { assertWellFormed, deltas, durable, type Reading, read } from "../testing/watching.ts";
+import { type AgentMesh, type Neighbours, openAgentMesh } from "../testing/agent-mesh.ts";
+import { assertWellFormed, deltas, durable, read } from "../testing/watching.ts";
 
-const LONG = "[[slow 20]] [[deltas 100]] tell me a story";
+/** A message that is answered for longer than any test waits. */
+const LONG = "[[slow 20]] [[deltas 2000]] tell me a story";
 
 describe("a run", { skip: skipWithoutPostgres() }, () => {
   let mesh: AgentMesh;
   let me: Principal;
   let usual: Neighbours;
   before(async () => {
-    mesh = await openAgentMesh({ agent: { run_timeout: "1s" } });
+    mesh = await openAgentMesh({ replicas: 2, agents: [{}, { run_timeout: "1s" }] });
     usual = { ...mesh.neighbours };
   });
   after(() => mesh[Symbol.asyncDispose]());
@@ -34,18 +35,18 @@ describe("a run", { skip: skipWithoutPostgres() }, () => {
     mesh.one.wake();
     Object.assign(mesh.neighbours, usual);
     mesh.model.reset();
-    await until(() => mesh.one.service.liveRuns.size === 0, "all runs to end");
+    await until(() => mesh.replicas.every(({ service }) => service.liveRuns.size === 0), "all runs to end");
     await mesh.settled();
   });
 
-  async function start(message: string): Promise<{ runId: string; sessionId: string; reading: Reading }> {
-    const { run } = await mesh.one.runs.startRun({ message }, callAs(me));
+  async function start(message: string, replica = mesh.one) {
+    const { run } = await replica.runs.startRun({ message }, callAs(me));
     const { runId = "", sessionId = "" } = run ?? {};
-    return { runId, sessionId, reading: read(mesh.one, me, runId) };
+    return { runId, sessionId, reading: read(replica, me, runId) };
   }
 
-  const stored = async (runId: string, replica: Replica = mesh.one): Promise<AgentEvent[]> =>
-    (await replica.runs.listRunEvents({ runId, pageSize: 200 }, callAs(me))).events;
+  const stored = async (runId: string): Promise<AgentEvent[]> =>
+    (await mesh.one.runs.listRunEvents({ runId, pageSize: 200 }, callAs(me))).events;
 
   /** Plays the turns and returns what is stored of the run, which must be well-formed and what was shown. */
   async function played(...turns: Turn[]): Promise<{ events: AgentEvent[]; runId: string; sessionId: string }> {
@@ -122,7 +123,7 @@ describe("a run", { skip: skipWithoutPostgres() }, () => {
   });
 
   test("ends at its time limit, and with it the model's stream and the tools", async () => {
-    const { reading, sessionId, runId } = await start("[[hang]]");
+    const { reading, sessionId, runId } = await start("[[hang]]", mesh.two);
     assert.equal(await reading.ended, undefined);
     assert.equal(failureIn(reading.events).reason, "RUN_TIMEOUT");
     assertWellFormed(await stored(runId));
@@ -136,8 +137,11 @@ describe("a run", { skip: skipWithoutPostgres() }, () => {
           reject(signal.reason);
         }),
       );
-    const { events } = await played(turnOf(toolUse("echo", {})));
-    assert.equal(failureIn(events).reason, "RUN_TIMEOUT");
+    mesh.model.script(turnOf(toolUse("echo", {})));
+    const second = await start("go", mesh.two);
+    assert.equal(await second.reading.ended, undefined);
+    assert.equal(failureIn(second.reading.events).reason, "RUN_TIMEOUT");
+    assertWellFormed(await stored(second.runId));
     await until(() => aborted, "the tool to be told");
   });
 
@@ -151,7 +155,7 @@ describe("a run", { skip: skipWithoutPostgres() }, () => {
         { ...says("And that was it."), paceMs: 1 },
       );
     };
-    for (let moment = 0; moment < 24; moment += 2) {
+    for (let moment = 0; moment < 24; moment += 3) {
       script();
       const { runId, sessionId, reading } = await start("go");
       await until(
@@ -255,7 +259,7 @@ describe("a run", { skip: skipWithoutPostgres() }, () => {
     const killer = new pg.Client({ connectionString: mesh.test.superuserUrl });
     await killer.connect();
     try {
-      for (let round = 0; round < 6; round++) {
+      for (let round = 0; round < 4; round++) {
         mesh.model.script(...turns());
         const { runId, sessionId, reading } = await start("go");
         let over = false;
@@ -264,7 +268,7 @@ describe("a run", { skip: skipWithoutPostgres() }, () => {
           await killer.query(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()",
           );
-          await new Promise((resolve) => setTimeout(resolve, 5 + round * 7));
+          await new Promise((resolve) => setTimeout(resolve, 5 + round * 10));
         }
         // A run that was given up is ended by the reaper.
         const again = await eventually(async () => {

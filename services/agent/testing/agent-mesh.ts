@@ -61,8 +61,10 @@ export interface Neighbours {
 
 export interface MeshOptions {
   readonly replicas?: number;
-  /** Settings of the agent section; short times by default. */
+  /** Settings of the agent section, of all replicas; short times by default. */
   readonly agent?: Record<string, unknown>;
+  /** And of each one. */
+  readonly agents?: readonly Record<string, unknown>[];
   /** A bus for each replica; default one embedded for all. */
   readonly bus?: () => Bus;
   /** A database in place of one of its own, for instance behind a proxy. */
@@ -121,7 +123,8 @@ export async function openAgentMesh(options: MeshOptions = {}): Promise<AgentMes
   const replicas: Replica[] = [];
   for (let i = 0; i < (options.replicas ?? 1); i++) {
     const bus = options.bus === undefined ? embedded : undo.use(options.bus());
-    replicas.push(await openReplica({ undo, options, test, model, root, keys, local, bus }));
+    const agent = { ...SHORT_TIMES, ...options.agent, ...options.agents?.[i] };
+    replicas.push(await openReplica({ undo, options, agent, test, model, root, keys, local, bus }));
   }
   const owned = undo.move();
   const [one, two] = replicas as [Replica, Replica];
@@ -145,6 +148,7 @@ type Keys = ReturnType<typeof deriveServiceKeys>;
 interface ReplicaParts {
   undo: AsyncDisposableStack;
   options: MeshOptions;
+  agent: Record<string, unknown>;
   test: TestDatabase;
   model: ModelServer;
   root: ReturnType<typeof rootSecret>;
@@ -153,7 +157,8 @@ interface ReplicaParts {
   bus: Bus;
 }
 
-async function openReplica({ undo, options, test, model, root, keys, local, bus }: ReplicaParts): Promise<Replica> {
+async function openReplica(parts: ReplicaParts): Promise<Replica> {
+  const { undo, options, agent, test, model, root, keys, local, bus } = parts;
   const logged: Record<string, unknown>[] = [];
   const log = createLog({
     level: "debug",
@@ -183,7 +188,7 @@ async function openReplica({ undo, options, test, model, root, keys, local, bus 
   });
   undo.defer(() => links.close());
   const values = {
-    agent: { ...SHORT_TIMES, ...options.agent },
+    agent,
     models: { anthropic: { api_key: "test-key", base_url: model.url } },
   };
   const database = freezable(options.database ?? test.open(), state);
