@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import { says } from "#platform/testing/model-server/turn.ts";
 import { startMesh } from "./mesh-under-test.ts";
 import { RestClient } from "./rest-client.ts";
 
@@ -40,6 +41,8 @@ describe("SIGTERM", () => {
       assert.equal(run.state, "RUN_STATE_CANCELLED");
       const { body: events } = await other.call("GET", `/api/v1/runs/${runId}/events`);
       assert.equal(events.events.at(-1).run_cancelled.cause, "shutdown");
+      // Cancelled before its first text, the run leaves two user messages in a row, and the slow marker would play again.
+      mesh.model.script(says("Here."));
       const again = await other.call("POST", "/api/v1/chat", { message: "still there?", session_id: sessionId });
       assert.equal(again.status, 200);
     } finally {
