@@ -1,11 +1,10 @@
 import { spawnSync } from "node:child_process";
-import { once } from "node:events";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { spawnTied, type TiedChild } from "#platform/process/tied-child.ts";
+import { freePort } from "#platform/testing/free-port.ts";
 import { descendants } from "./proc-stat.ts";
 
 const ROOT = join(import.meta.dirname, "..");
@@ -142,14 +141,4 @@ async function until({ tied, output }: Spawned, ready: () => Promise<boolean>): 
     }
     await sleep(25);
   }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const address = server.address();
-  server.close();
-  await once(server, "close");
-  if (address === null || typeof address === "string") throw new Error("no TCP address");
-  return address.port;
 }
