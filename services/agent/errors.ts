@@ -41,6 +41,18 @@ export function shuttingDown(): AppError {
   });
 }
 
+/** As many runs as there may be at the same time are at work, and as many as may wait are waiting. */
+export function poolFull(scope: "tenant" | "server", retryAfterMs: number): AppError {
+  const whose = scope === "tenant" ? "Your tenant has" : "The server has";
+  return new AppError({
+    code: Code.ResourceExhausted,
+    reason: "CONCURRENCY_LIMIT",
+    message: `${whose} as many runs at work and waiting as are allowed at the same time. Try again later.`,
+    facts: { scope },
+    retryAfterMs,
+  });
+}
+
 /** The owner of a run could not be asked to cancel it, and it has not lost the run in time. */
 export function ownerUnreachable(): AppError {
   return dependencyDown("the replica that works on the run");
