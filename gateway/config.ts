@@ -1,7 +1,9 @@
 import type { ConfigSource } from "#platform/config/source.ts";
 import { MAX_RATE } from "#platform/redis/limiter.ts";
+import type { PortLimits } from "#platform/rpc/port.ts";
 import { blockList } from "./edge/peer.ts";
 import { GATEWAY_LIMITS, type GatewayLimits } from "./limits.ts";
+import { readPortLimits } from "./port-config.ts";
 
 export interface GatewayConfig {
   /** Addresses and CIDR blocks of proxies whose `X-Forwarded-For` is believed. */
@@ -12,6 +14,8 @@ export interface GatewayConfig {
   /** How many gateways share the rate limits. */
   readonly replicas: number;
   readonly limits: GatewayLimits;
+  /** Limits of the port that the gateway is behind. */
+  readonly port: PortLimits;
 }
 
 /** Reads the section `gateway`. */
@@ -47,37 +51,106 @@ export function readGatewayConfig(source: ConfigSource): GatewayConfig {
     limits: {
       ...GATEWAY_LIMITS,
       ...readRates(gateway.section("rates")),
-      maxTenantStreams: gateway.int("tenant_streams", {
-        default: GATEWAY_LIMITS.maxTenantStreams,
-        min: 1,
-        doc: "Streams that one tenant may have open at one gateway.",
-      }),
-      maxBodyBytes: gateway.int("max_body_bytes", {
-        default: GATEWAY_LIMITS.maxBodyBytes,
-        min: 1024,
-        max: 16 * 1024 * 1024,
-        doc: "Largest request body, in bytes.",
-      }),
+      ...readSizes(gateway),
+      ...readStreams(gateway),
+      ...readHeap(gateway),
       unaryTimeoutMs: gateway.duration("unary_timeout", {
         default: GATEWAY_LIMITS.unaryTimeoutMs,
         min: "100ms",
         max: GATEWAY_LIMITS.maxTimeoutMs,
         doc: "Deadline of a unary call whose caller sets none; Chat has its own.",
       }),
-      heartbeatMs: gateway.duration("heartbeat", {
-        default: GATEWAY_LIMITS.heartbeatMs,
-        min: "100ms",
-        max: "10m",
-        doc: "Silence on an event stream after which a comment is sent.",
-      }),
-      stallMs: gateway.duration("stall_timeout", {
-        default: GATEWAY_LIMITS.stallMs,
-        min: "100ms",
-        max: "1h",
-        doc: "How long the reader of an event stream may read nothing.",
-      }),
     },
+    port: readPortLimits(gateway.section("port")),
   };
+}
+
+/** What of a request is read. */
+function readSizes(gateway: ConfigSource) {
+  return {
+    maxBodyBytes: gateway.int("max_body_bytes", {
+      default: GATEWAY_LIMITS.maxBodyBytes,
+      min: 1024,
+      max: 16 * 1024 * 1024,
+      doc: "Largest request body, in bytes.",
+    }),
+    bodyTimeoutMs: gateway.duration("body_timeout", {
+      default: GATEWAY_LIMITS.bodyTimeoutMs,
+      min: "100ms",
+      max: "10m",
+      doc: "Time for a request's whole body to arrive.",
+    }),
+    maxHeaderBytes: gateway.int("header_bytes", {
+      default: GATEWAY_LIMITS.maxHeaderBytes,
+      min: 2048,
+      max: 512 * 1024,
+      doc: "Names and values of all headers of a request, in bytes; more is refused with 431.",
+    }),
+    maxHeaders: gateway.int("headers", {
+      default: GATEWAY_LIMITS.maxHeaders,
+      min: 16,
+      max: 1000,
+      doc: "Headers of one request; more is refused with 431.",
+    }),
+  };
+}
+
+/** What bounds a stream while it is open. */
+function readStreams(gateway: ConfigSource) {
+  return {
+    maxTenantStreams: gateway.int("tenant_streams", {
+      default: GATEWAY_LIMITS.maxTenantStreams,
+      min: 1,
+      doc: "Streams that one tenant may have open at one gateway.",
+    }),
+    heartbeatMs: gateway.duration("heartbeat", {
+      default: GATEWAY_LIMITS.heartbeatMs,
+      min: "100ms",
+      max: "10m",
+      doc: "Silence on an event stream after which a comment is sent.",
+    }),
+    stallMs: gateway.duration("stall_timeout", {
+      default: GATEWAY_LIMITS.stallMs,
+      min: "100ms",
+      max: "1h",
+      doc: "How long the reader of an event stream may read nothing.",
+    }),
+    streamRecheckMs: gateway.duration("stream_recheck", {
+      default: GATEWAY_LIMITS.streamRecheckMs,
+      min: "100ms",
+      max: "10m",
+      doc: "How often the credential of an open stream is verified again; a revocation is heard of sooner.",
+    }),
+    streamAgeMs: gateway.duration("stream_age", {
+      default: GATEWAY_LIMITS.streamAgeMs,
+      min: "1s",
+      max: "168h",
+      doc: "How long a stream may be open, up to a tenth less; then its client is told to connect again.",
+    }),
+  };
+}
+
+/** When new calls are refused for want of memory. */
+function readHeap(gateway: ConfigSource) {
+  const heapRefusePercent = gateway.int("heap_refuse_percent", {
+    default: GATEWAY_LIMITS.heapRefusePercent,
+    min: 1,
+    max: 100,
+    doc: "Percentage of the heap in use from which on new calls are refused with 503.",
+  });
+  const heapResumePercent = gateway.int("heap_resume_percent", {
+    default: GATEWAY_LIMITS.heapResumePercent,
+    min: 1,
+    max: 100,
+    doc: "Percentage below which they are taken again; not above gateway.heap_refuse_percent.",
+  });
+  if (heapResumePercent > heapRefusePercent) {
+    gateway.problem(
+      "heap_resume_percent",
+      "is above gateway.heap_refuse_percent: calls would be taken and refused in turn",
+    );
+  }
+  return { heapRefusePercent, heapResumePercent };
 }
 
 /** Calls per second; 0 switches a limit off. */

@@ -1,24 +1,22 @@
 import { createRegistry, type DescService } from "@bufbuild/protobuf";
-import { Code, type ConnectRouterOptions } from "@connectrpc/connect";
 import { file_google_rpc_error_details } from "#gen/google/rpc/error_details_pb.ts";
 import { Health } from "#gen/grpc/health/v1/health_pb.ts";
 import type { Platform } from "#platform/module/module.ts";
 import { watchLoad } from "#platform/resilience/load-factor.ts";
 import { toConnectError } from "#platform/rpc/connect-error.ts";
-import { AppError, raise } from "#platform/rpc/errors.ts";
 import { type HealthSource, mountHealth } from "#platform/rpc/health.ts";
 import type { Observation } from "#platform/rpc/observe.ts";
-import { createPipeline } from "#platform/rpc/pipeline.ts";
 import { mountReflection } from "#platform/rpc/reflection.ts";
 import { requestIdOf } from "#platform/rpc/request-id.ts";
 import type { GatewayConfig } from "./config.ts";
 import { createAddressGuard } from "./edge/address-guard.ts";
-import { type Admission, answerKey, clientAddressKey, createAdmission, draining } from "./edge/admission.ts";
+import { createAdmission, draining } from "./edge/admission.ts";
 import { createCors } from "./edge/cors.ts";
-import { CHALLENGE } from "./edge/credential.ts";
+import { createHeapGuard } from "./edge/heap-guard.ts";
 import { createOpenStreams, type OpenStreams } from "./edge/open-streams.ts";
 import { createPeerResolver } from "./edge/peer.ts";
 import { createRateLimits } from "./edge/rate-limits.ts";
+import { createStreamWatch, type StreamWatch } from "./edge/stream-watch.ts";
 import { CredentialVerifier } from "./edge/verifier.ts";
 import { descriptorsFace } from "./faces/descriptors.ts";
 import { docsFace } from "./faces/docs.ts";
@@ -26,7 +24,6 @@ import { healthFaces } from "./faces/health.ts";
 import { metricsFace } from "./faces/metrics.ts";
 import { openApiFace } from "./faces/openapi.ts";
 import { rootFace } from "./faces/root.ts";
-import type { GatewayLimits } from "./limits.ts";
 import { createGatewayListener, type GatewayListener } from "./listener.ts";
 import { openApiDocument } from "./openapi/document.ts";
 import { mountPassThrough } from "./pass-through.ts";
@@ -34,6 +31,7 @@ import { createAliases, DOCUMENT_ALIASES } from "./rest/document-aliases.ts";
 import { MessageWriter } from "./rest/json/write-message.ts";
 import { createRestDoor } from "./rest/rest-door.ts";
 import { createRpcDoor } from "./rpc-door.ts";
+import { createEdgePipeline } from "./rpc-pipeline.ts";
 
 /** What the gateway needs of its process. */
 export type EdgePlatform = Pick<
@@ -46,6 +44,7 @@ export interface Gateway {
   readonly edge: GatewayListener;
   readonly verifier: CredentialVerifier;
   readonly streams: OpenStreams;
+  readonly watch: StreamWatch;
   isDraining(): boolean;
   /** Refuses new calls from now on; resolves when those in flight have ended, or have been ended by the signal. */
   drain(signal: AbortSignal): Promise<void>;
@@ -68,7 +67,17 @@ export function createGateway(
   const { links } = platform;
   const shutdown = new AbortController();
   let isDraining = false;
-  const verifier = new CredentialVerifier(links, limits);
+  const watch = createStreamWatch(limits);
+  const verifier = new CredentialVerifier(links, limits, watch.recheck);
+  const heap = createHeapGuard({
+    limits,
+    metrics: platform.metrics,
+    onChange: (refuses, percent) => {
+      const details = { refuses, heap_percent: Math.round(percent) };
+      const said = refuses ? "the heap is nearly full: new calls are refused" : "new calls are taken again";
+      platform.log.warn({ event: "heap.refuses", details }, said);
+    },
+  });
   const load = watchLoad({
     queue: () => edge.inFlight / limits.fullInFlight,
     onChange: (factor, { eventLoopDelayMs, heap, queue }) => {
@@ -91,6 +100,8 @@ export function createGateway(
     addresses: createAddressGuard(limits, platform.metrics),
     rates,
     streams,
+    watch,
+    heap,
     maxCredentialLength: limits.maxCredentialLength,
     draining: () => isDraining,
   });
@@ -106,7 +117,7 @@ export function createGateway(
       );
       mountReflection(router, [...services, Health]);
     },
-    edgePipeline(admission, observation, limits, shutdown.signal),
+    createEdgePipeline(admission, observation, limits, shutdown.signal),
     { log: platform.log, bodyTimeoutMs: limits.bodyTimeoutMs },
   );
   const edge = createGatewayListener({
@@ -135,9 +146,11 @@ export function createGateway(
     edge,
     verifier,
     streams,
+    watch,
     isDraining: () => isDraining,
     async stop() {
       load[Symbol.dispose]();
+      heap[Symbol.dispose]();
       await verifier[Symbol.asyncDispose]();
     },
     async drain(signal) {
@@ -152,40 +165,6 @@ export function createGateway(
       signal.removeEventListener("abort", end);
     },
   };
-}
-
-function edgePipeline(
-  admission: Admission,
-  observation: Observation,
-  limits: GatewayLimits,
-  shutdown: AbortSignal,
-): ConnectRouterOptions {
-  const pipeline = createPipeline({
-    identify: ({ requestHeader, values }) => admission.identify(requestHeader, values.get(clientAddressKey)),
-    async authenticate(context, arrival) {
-      try {
-        const answer = context.values.get(answerKey) ?? raise(new Error("the door said nothing of its answer"));
-        return await admission.authenticate(context.method, context.requestHeader, arrival, answer);
-      } catch (error) {
-        if (error instanceof AppError && error.code === Code.Unauthenticated) {
-          context.responseHeader.set("www-authenticate", CHALLENGE);
-        }
-        throw error;
-      }
-    },
-    allowInternal: false,
-    // The service that owns a message knows its rules; checking twice would cost twice.
-    validate: false,
-    limits: {
-      readMaxBytes: limits.maxBodyBytes,
-      writeMaxBytes: limits.maxResponseBytes,
-      maxTimeoutMs: limits.maxTimeoutMs,
-    },
-    observation,
-    shutdown,
-  });
-  // JSON answers may hold google.rpc.Status, whose details need their types.
-  return { ...pipeline, jsonOptions: { registry: createRegistry(file_google_rpc_error_details) } };
 }
 
 /** What this process shows of itself: the public services, wherever they run. */

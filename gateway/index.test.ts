@@ -4,7 +4,7 @@ import { EmbeddedBus } from "#platform/bus/embedded-bus.ts";
 import { ConfigError } from "#platform/config/config-error.ts";
 import { describeConfig, loadConfig } from "#platform/config/load.ts";
 import type { Platform } from "#platform/module/module.ts";
-import { openPort } from "#platform/rpc/port.ts";
+import { openPort, PORT_LIMITS } from "#platform/rpc/port.ts";
 import { openTestMesh } from "#platform/rpc/test-mesh.contract.ts";
 import { createLog } from "#platform/telemetry/log.ts";
 import { createMetrics } from "#platform/telemetry/metrics.ts";
@@ -22,6 +22,7 @@ describe("the gateway's configuration", () => {
       metricsPublic: false,
       replicas: 1,
       limits: { ...GATEWAY_LIMITS },
+      port: { ...PORT_LIMITS },
     });
   });
 

@@ -10,6 +10,9 @@ export interface GatewayRunning extends Running {
   readonly listener: NodeListener;
 }
 
+/** What of its configuration whoever opens the port needs to know. */
+export type GatewayPortConfig = Pick<GatewayConfig, "port">;
+
 /** The edge: verifies credentials and hands calls on to the services. */
 export const gateway = {
   name: "gateway",

@@ -9,6 +9,10 @@ export const GATEWAY_LIMITS = {
   maxResponseBytes: 64 * 1024 * 1024,
   /** Longest request target (path and query), in bytes. More is HTTP 414. */
   maxUrlBytes: 8 * 1024,
+  /** Names and values of all headers together, in bytes, without the request target. More is HTTP 431. */
+  maxHeaderBytes: 16 * 1024,
+  /** Most headers of one request. More is HTTP 431. */
+  maxHeaders: 64,
   /** Most query parameters of one request. */
   maxQueryParameters: 128,
   /** Deepest nesting of objects and lists in a JSON body. */
@@ -61,6 +65,16 @@ export const GATEWAY_LIMITS = {
   addressFailureBurst: 100,
   /** Streams of one tenant that may be open at once, in this process. */
   maxTenantStreams: 2_000,
+  /** How often the credential of an open stream is verified again, in milliseconds. */
+  streamRecheckMs: 30_000,
+  /** How long a stream may be open, up to a tenth less, in milliseconds; then STREAM_DRAINING. */
+  streamAgeMs: 3_600_000,
+  /** Percentage of the heap in use from which on new calls are refused. */
+  heapRefusePercent: 95,
+  /** Percentage of the heap in use below which they are taken again. */
+  heapResumePercent: 85,
+  /** Time between two looks at the heap, in milliseconds. */
+  heapSampleMs: 250,
   /** Requests in flight at which this process counts as full; limits are lowered before. */
   fullInFlight: 10_000,
   /** How old the answer of /health may be, in milliseconds. */

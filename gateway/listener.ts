@@ -9,7 +9,7 @@ import { cut, type Exchange, exchangeOf, type NodeRequest } from "./exchange.ts"
 import type { Face } from "./faces/face.ts";
 import type { GatewayLimits } from "./limits.ts";
 import { failureOf } from "./rest/error-body.ts";
-import { methodNotAllowed, targetTooLong } from "./rest/errors.ts";
+import { headersTooLarge, methodNotAllowed, targetTooLong } from "./rest/errors.ts";
 import type { MessageWriter } from "./rest/json/write-message.ts";
 import { COMMON_HEADERS, respondFailure, respondJson } from "./rest/respond.ts";
 import type { RestDoor } from "./rest/rest-door.ts";
@@ -94,8 +94,10 @@ export function createGatewayListener(options: ListenerOptions): GatewayListener
 async function dispatch(exchange: Exchange, signal: AbortSignal, options: ListenerOptions): Promise<void> {
   const { path } = exchange;
   if (!options.sameOrigin.has(path) && options.cors.apply(exchange)) return;
-  if ((exchange.request.url?.length ?? 0) > options.limits.maxUrlBytes) {
-    return fail(exchange, targetTooLong(options.limits.maxUrlBytes), options);
+  const { maxUrlBytes, maxHeaderBytes, maxHeaders } = options.limits;
+  if ((exchange.request.url?.length ?? 0) > maxUrlBytes) return fail(exchange, targetTooLong(maxUrlBytes), options);
+  if (!headersFit(exchange.request.rawHeaders, maxHeaderBytes, maxHeaders)) {
+    return fail(exchange, headersTooLarge(maxHeaderBytes, maxHeaders), options);
   }
   if (options.rpc.serves(path)) return options.rpc.serve(exchange);
   const face = Object.hasOwn(options.faces, path) ? options.faces[path] : undefined;
@@ -121,6 +123,17 @@ async function showFace(exchange: Exchange, face: Face, options: ListenerOptions
 function fail(exchange: Exchange, error: unknown, { requestId, writer }: ListenerOptions): void {
   const id = requestId(exchange.header);
   respondFailure(exchange, failureOf(error, id, writer), id);
+}
+
+/** HTTP/2 has the target among the headers; that has a limit of its own. */
+function headersFit(raw: readonly string[], maxBytes: number, maxHeaders: number): boolean {
+  let [bytes, count] = [0, 0];
+  for (let i = 0; i + 1 < raw.length; i += 2) {
+    if (raw[i]?.startsWith(":") === true) continue;
+    bytes += (raw[i]?.length ?? 0) + (raw[i + 1]?.length ?? 0);
+    count += 1;
+  }
+  return bytes <= maxBytes && count <= maxHeaders;
 }
 
 function forwardedFor({ headers }: NodeRequest): string | undefined {

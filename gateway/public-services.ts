@@ -4,7 +4,9 @@ import { RunService } from "#gen/agentmesh/agent/v1/run_service_pb.ts";
 import { SessionService } from "#gen/agentmesh/agent/v1/session_service_pb.ts";
 import { ApiKeyService } from "#gen/agentmesh/auth/v1/api_key_service_pb.ts";
 import { AgentConfigService } from "#gen/agentmesh/config/v1/agent_config_service_pb.ts";
+import { ModelCredentialService } from "#gen/agentmesh/config/v1/model_credential_service_pb.ts";
 import { TenantService } from "#gen/agentmesh/config/v1/tenant_service_pb.ts";
+import { UserProfileService } from "#gen/agentmesh/config/v1/user_profile_service_pb.ts";
 import { ToolService } from "#gen/agentmesh/tool/v1/tool_service_pb.ts";
 import { isPublic } from "#platform/rpc/method-rules.ts";
 
@@ -15,6 +17,8 @@ export const PUBLIC_SERVICES: readonly DescService[] = [
   SessionService,
   AgentConfigService,
   TenantService,
+  UserProfileService,
+  ModelCredentialService,
   ApiKeyService,
   ToolService,
 ];

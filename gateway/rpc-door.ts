@@ -9,7 +9,7 @@ import {
 import { universalRequestFromNodeRequest, universalResponseToNodeResponse } from "@connectrpc/connect-node";
 import { answerKey, clientAddressKey } from "./edge/admission.ts";
 import { answerOf } from "./edge/answer.ts";
-import { cut, type Exchange, isClosed } from "./exchange.ts";
+import { cut, type Exchange, isClosed, type NodeRequest } from "./exchange.ts";
 
 /** The Connect, gRPC and gRPC-Web face: one path per method. */
 export interface RpcDoor {
@@ -39,11 +39,15 @@ export function createRpcDoor(
       const { methodKind } = handler.method;
       if (methodKind === "unary" || methodKind === "server_streaming") limitBodyTime(exchange, options.bodyTimeoutMs);
       try {
+        const streams = methodKind === "server_streaming" || methodKind === "bidi_streaming";
+        const ending = streams ? new AbortController() : undefined;
         const values = createContextValues()
           .set(clientAddressKey, exchange.clientAddress)
-          .set(answerKey, answerOf(exchange));
+          .set(answerKey, answerOf(exchange, ending));
         const request = universalRequestFromNodeRequest(exchange.request, exchange.response, undefined, values);
-        await universalResponseToNodeResponse(await handler(request), exchange.response);
+        const signal = ending === undefined ? request.signal : AbortSignal.any([request.signal, ending.signal]);
+        const body = bodyOf(exchange.request) ?? request.body;
+        await universalResponseToNodeResponse(await handler({ ...request, body, signal }), exchange.response);
       } catch (error) {
         const { code } = ConnectError.from(error);
         options.log.debug({ code: Code[code], path: exchange.path, err: error }, "an RPC could not be answered");
@@ -53,6 +57,14 @@ export function createRpcDoor(
       }
     },
   };
+}
+
+/**
+ * The library destroys a request that it reads no further. Of HTTP/1.1 nobody would then take the rest from the
+ * connection, and the sender would be stuck behind an answer that it may already have read; see linger.ts.
+ */
+function bodyOf(request: NodeRequest): AsyncIterable<Uint8Array> | undefined {
+  return "stream" in request ? undefined : request.iterator({ destroyOnReturn: false });
 }
 
 function limitBodyTime(exchange: Exchange, ms: number): void {

@@ -1,7 +1,7 @@
 import type { ServerResponse } from "node:http";
 import type { DescService } from "@bufbuild/protobuf";
 import type { ConnectRouter } from "@connectrpc/connect";
-import type { GatewayRunning } from "#gateway/index.ts";
+import type { GatewayPortConfig, GatewayRunning } from "#gateway/index.ts";
 import { newId } from "#platform/id.ts";
 import { type ModuleTable, startOrder } from "#platform/module/graph.ts";
 import { Lifecycle, type Part } from "#platform/module/lifecycle.ts";
@@ -9,7 +9,8 @@ import type { Platform, Running } from "#platform/module/module.ts";
 import type { OutboxRelay } from "#platform/postgres/outbox-relay.ts";
 import { type HealthSource, mountHealth } from "#platform/rpc/health.ts";
 import { createHopSigner, createHopVerifier } from "#platform/rpc/hop-token.ts";
-import { createLinks, createLocalTransport, type Links } from "#platform/rpc/links.ts";
+import { createLinks, type Links } from "#platform/rpc/links.ts";
+import { createLocalTransport } from "#platform/rpc/local-transport.ts";
 import { type NodeListener, openPort, type Port } from "#platform/rpc/port.ts";
 import { mountReflection } from "#platform/rpc/reflection.ts";
 import { createRpcListener } from "#platform/rpc/rpc-listener.ts";
@@ -144,10 +145,18 @@ class Entrance {
   };
 }
 
+/**
+ * A service's peers are the other processes of the mesh. Each brings all of its calls and all streams of its callers over
+ * one connection, and must not have to wait for some to end.
+ */
+const SERVICE_PORT = { maxConcurrentStreams: 100_000, maxSessionMemoryMb: 1_000 };
+
 async function listen(config: MeshConfig, entrance: Entrance): Promise<Port> {
   const { host, port } = config.listen;
   try {
-    return await openPort({ host, port, listener: entrance.listener });
+    const gateway = config.own.get("gateway") as GatewayPortConfig | undefined;
+    const limits = gateway?.port ?? SERVICE_PORT;
+    return await openPort({ host, port, listener: entrance.listener, limits });
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "EADDRINUSE") throw error;
     throw new Error(`port ${port} is in use; set PORT to another one (0 takes a free one)`, { cause: error });

@@ -1,6 +1,6 @@
-import { isIPv6 } from "node:net";
 import { EmbeddedLimiter } from "#platform/redis/embedded-limiter.ts";
 import { NO_TENANT } from "#platform/redis/limiter.ts";
+import { networkOf } from "#platform/rpc/network.ts";
 import type { Metrics } from "#platform/telemetry/metrics.ts";
 import type { GatewayLimits } from "../limits.ts";
 import { rateLimited } from "./rate-limits.ts";
@@ -37,17 +37,4 @@ export function createAddressGuard(
       if (limits.addressFailureRate > 0) take(address, 1);
     },
   };
-}
-
-/** An IPv6 host may choose among 2^64 addresses of its own: its network counts. */
-export function networkOf(address: string): string {
-  if (!isIPv6(address)) return address;
-  const [head = "", tail] = (address.split("%")[0] ?? "").toLowerCase().split("::");
-  const groups = head === "" ? [] : head.split(":");
-  const missing = tail === undefined ? 0 : 8 - groups.length - (tail === "" ? 0 : tail.split(":").length);
-  const all = [...groups, ...Array.from({ length: Math.max(0, missing) }, () => "0"), ...(tail ? tail.split(":") : [])];
-  return `${all
-    .slice(0, 4)
-    .map((group) => group.replace(/^0+(?=.)/, ""))
-    .join(":")}::/64`;
 }

@@ -6,9 +6,12 @@ export interface Answer {
   setHeader(name: string, value: string): void;
   /** Calls back once when nothing can be written any more: sent to the end, or broken off. At once when it is so already. */
   onClose(callback: () => void): void;
+  /** Ends the call of a stream with this error, also in its middle. Other calls have a deadline and go on. */
+  end(error: Error): void;
 }
 
-export function answerOf(exchange: Pick<Exchange, "request" | "response">): Answer {
+/** @param ending aborted to end the call; only streams have one */
+export function answerOf(exchange: Pick<Exchange, "request" | "response">, ending?: AbortController): Answer {
   const { response } = exchange;
   return {
     setHeader(name, value) {
@@ -18,5 +21,6 @@ export function answerOf(exchange: Pick<Exchange, "request" | "response">): Answ
       if (isClosed(exchange)) callback();
       else response.once("close", callback);
     },
+    end: (error) => ending?.abort(error),
   };
 }

@@ -1,4 +1,3 @@
-import type { DescMethod } from "@bufbuild/protobuf";
 import { Code } from "@connectrpc/connect";
 import { AppError } from "#platform/rpc/errors.ts";
 import type { Metrics } from "#platform/telemetry/metrics.ts";
@@ -9,10 +8,10 @@ export interface OpenStreams {
   /** Tenants that have a stream open. */
   readonly tenants: number;
   /**
-   * Takes a place for the answer of a streaming method and gives it back when that closes, however it ends. Throws
+   * Takes a place for the answer of a stream and gives it back when that closes, however it ends. Throws
    * RESOURCE_EXHAUSTED CONCURRENCY_LIMIT when there is none.
    */
-  lease(method: DescMethod, tenantId: string, answer: Pick<Answer, "onClose">): void;
+  lease(tenantId: string, answer: Pick<Answer, "onClose">): void;
 }
 
 const RETRY_AFTER_MS = 1000;
@@ -25,8 +24,7 @@ export function createOpenStreams(max: number, metrics: Pick<Metrics, "counter" 
     get tenants() {
       return open.size;
     },
-    lease(method, tenantId, answer) {
-      if (method.methodKind === "unary" || method.methodKind === "client_streaming") return;
+    lease(tenantId, answer) {
       const count = open.get(tenantId) ?? 0;
       if (count >= max) {
         limited.inc({ limit: "streams", class: "streams" });

@@ -10,9 +10,10 @@ export interface ShownLimit {
 }
 
 /**
- * `RateLimit-Policy` and `RateLimit` as draft-ietf-httpapi-ratelimit-headers-11 has them: structured field lists of
- * names, with q (quota) and w (window, seconds), and r (remaining) and t (seconds until the quota is whole again). The
- * window is the time in which an empty bucket fills.
+ * `RateLimit-Policy` and `RateLimit` as §3 and §4 of draft-ietf-httpapi-ratelimit-headers-11 (May 2026) have them: lists
+ * (RFC 9651) of strings, the names of policies, with q (quota, in its default unit "requests") and w (window, whole
+ * seconds above 0), and r (what is left) and t (effective window, whole seconds, in which no more than r may be used). Our
+ * w is the time in which an empty bucket fills, our t the time until it is full again.
  */
 export function rateLimitFields(limits: readonly ShownLimit[]): { policy: string; state: string } {
   const policy = limits.map(

@@ -8,12 +8,12 @@ import { RunService } from "#gen/agentmesh/agent/v1/run_service_pb.ts";
 import { RetryInfoSchema } from "#gen/google/rpc/error_details_pb.ts";
 import { EmbeddedLimiter } from "#platform/redis/embedded-limiter.ts";
 import { reasonOf } from "#platform/rpc/errors.ts";
+import { networkOf } from "#platform/rpc/network.ts";
 import { until } from "#platform/rpc/test-mesh.contract.ts";
 import { createMetrics } from "#platform/telemetry/metrics.ts";
 import { GATEWAY_LIMITS, type GatewayLimits } from "../limits.ts";
 import { PUBLIC_SERVICES, publicMethods } from "../public-services.ts";
 import { KEY, openTestGateway, TENANT, type TestGateway } from "../testing/test-gateway.ts";
-import { networkOf } from "./address-guard.ts";
 import { classOf } from "./method-class.ts";
 import { createRateLimits } from "./rate-limits.ts";
 
@@ -84,6 +84,9 @@ describe("rate limits at the edge", () => {
     assert.match(JSON.stringify(refused.body.error.details), /google\.rpc\.RetryInfo.*retryDelay|retry_delay/);
     assert.match(refused.headers.get("retry-after") ?? "", /^(499|500)$/);
     assert.match(refused.headers.get("ratelimit") ?? "", /^"key-runs";r=0;/);
+    const windows = [...(refused.headers.get("ratelimit") ?? "").matchAll(/;t=(\d+)/g)].map(([, t]) => Number(t));
+    assert.equal(windows.length, 2);
+    assert.ok(Math.max(...windows) <= Number(refused.headers.get("retry-after")), "Retry-After ends within a window");
     assert.equal(mesh.served(), 2);
   });
 

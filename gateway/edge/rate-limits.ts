@@ -77,12 +77,15 @@ export function createRateLimits(options: RateLimitOptions): RateLimits {
         buckets.map(({ take }) => take),
         { replicas },
       );
+      const retryAfterMs = Math.max(...taken.map((one) => one.retryAfterMs));
+      // §6 of the draft: Retry-After should not end before the window in which no more than what is left may be used.
+      const windowMs = allowed ? Number.POSITIVE_INFINITY : retryAfterMs;
       const shown = buckets.map(({ name, take }, i) => ({
         name,
         burst: take.burst,
         rate: take.rate,
         remaining: taken[i]?.remaining ?? 0,
-        resetMs: taken[i]?.resetMs ?? 0,
+        resetMs: Math.min(taken[i]?.resetMs ?? 0, windowMs),
       }));
       const { policy, state } = rateLimitFields(shown);
       answer.setHeader("ratelimit-policy", policy);
@@ -96,7 +99,6 @@ export function createRateLimits(options: RateLimitOptions): RateLimits {
           "a tenant is rate limited",
         );
       }
-      const retryAfterMs = Math.max(...taken.map((one) => one.retryAfterMs));
       answer.setHeader("retry-after", String(Math.ceil(retryAfterMs / 1000)));
       throw rateLimited("Too many calls. Wait, then go on more slowly.", refusing[0]?.name ?? "", retryAfterMs);
     },

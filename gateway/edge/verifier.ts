@@ -42,12 +42,19 @@ export class CredentialVerifier implements AsyncDisposable {
   readonly #refused = new Map<string, Refusal>();
   readonly #inFlight = new Map<string, Promise<Principal>>();
   readonly #subscriptions: Subscription[] = [];
+  readonly #onRevoked: (which: (principal: Principal) => boolean) => void;
   /** Rises with every revocation: what was asked before must not be remembered after. */
   #revocations = 0;
 
-  constructor(links: Pick<Links, "to">, limits: VerifierLimits) {
+  /** @param onRevoked told whose credentials may be good no longer, after they were forgotten */
+  constructor(
+    links: Pick<Links, "to">,
+    limits: VerifierLimits,
+    onRevoked: (which: (principal: Principal) => boolean) => void = () => {},
+  ) {
     this.#tokens = links.to(TokenService);
     this.#limits = limits;
+    this.#onRevoked = onRevoked;
   }
 
   /** Begins to listen for revocations. */
@@ -137,6 +144,7 @@ export class CredentialVerifier implements AsyncDisposable {
     this.#refused.clear();
     this.#inFlight.clear();
     for (const [key, { principal }] of this.#verified) if (which(principal)) this.#verified.delete(key);
+    this.#onRevoked(which);
   }
 }
 

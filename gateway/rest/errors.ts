@@ -49,6 +49,15 @@ export function targetTooLong(maxBytes: number): HttpError {
   });
 }
 
+export function headersTooLarge(maxBytes: number, maxHeaders: number): HttpError {
+  return new HttpError(431, {
+    code: Code.ResourceExhausted,
+    reason: "PAYLOAD_TOO_LARGE",
+    message: `The headers are larger than ${maxBytes} bytes, or more than ${maxHeaders}.`,
+    facts: { max_bytes: String(maxBytes) },
+  });
+}
+
 export function unsupportedMediaType(problem: string): HttpError {
   return new HttpError(415, {
     code: Code.InvalidArgument,

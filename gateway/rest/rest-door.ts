@@ -77,8 +77,9 @@ export function createRestDoor(options: RestOptions): RestDoor {
     segments: readonly string[],
     arrival: Arrival,
     signal: AbortSignal,
+    ending: AbortController | undefined,
   ): Promise<void> => {
-    arrival.principal = await admission.admit(route.method, exchange.header, arrival, answerOf(exchange));
+    arrival.principal = await admission.admit(route.method, exchange.header, arrival, answerOf(exchange, ending));
     const timeoutMs = timeoutOf(exchange.header, limits.maxTimeoutMs) ?? defaultTimeoutMs(route.method, limits);
     const { requestId, ip, userAgent, principal = ANONYMOUS } = arrival;
     const deadline = timeoutMs === undefined ? undefined : Date.now() + timeoutMs;
@@ -105,11 +106,13 @@ export function createRestDoor(options: RestOptions): RestDoor {
         header: exchange.header,
         requestId: arrival.requestId,
       });
+      const ending = route.kind === "stream" ? new AbortController() : undefined;
+      const ends = ending === undefined ? signal : AbortSignal.any([signal, ending.signal]);
       try {
-        await observed.run(() => serveRoute(exchange, route, segments, arrival, signal));
+        await observed.run(() => serveRoute(exchange, route, segments, arrival, ends, ending));
         end(observed, arrival, undefined);
       } catch (thrown) {
-        const cause = signal.aborted && !(thrown instanceof AppError) ? signal.reason : thrown;
+        const cause = ends.aborted && !(thrown instanceof AppError) ? ends.reason : thrown;
         const failure = failureOf(cause, arrival.requestId, writer);
         respondFailure(exchange, failure, arrival.requestId);
         end(observed, arrival, failure.error, cause);

@@ -8,7 +8,7 @@ import { EmbeddedLimiter } from "#platform/redis/embedded-limiter.ts";
 import type { Limiter } from "#platform/redis/limiter.ts";
 import { callOf } from "#platform/rpc/call.ts";
 import { AppError } from "#platform/rpc/errors.ts";
-import { openPort, type Port } from "#platform/rpc/port.ts";
+import { openPort, PORT_LIMITS, type Port, type PortLimits } from "#platform/rpc/port.ts";
 import { TENANT_SCOPES } from "#platform/rpc/scopes.ts";
 import {
   type Carrier,
@@ -43,7 +43,8 @@ export interface TestGatewayInit {
   readonly services: readonly DescService[];
   readonly routes: TestModule["routes"];
   readonly limits?: Partial<GatewayLimits>;
-  readonly config?: Partial<Omit<GatewayConfig, "limits">>;
+  readonly config?: Partial<Omit<GatewayConfig, "limits" | "port">>;
+  readonly port?: Partial<PortLimits>;
   readonly carrier?: Carrier;
   readonly components?: readonly Component[];
   readonly limiter?: Limiter;
@@ -137,6 +138,7 @@ export async function openTestGateway(init: TestGatewayInit): Promise<TestGatewa
       replicas: 1,
       ...init.config,
       limits: { ...GATEWAY_LIMITS, ...NO_RATES, ...init.limits },
+      port: PORT_LIMITS,
     },
     {
       mode: init.mode ?? "embedded",
@@ -153,7 +155,12 @@ export async function openTestGateway(init: TestGatewayInit): Promise<TestGatewa
   );
   await gateway.verifier.listen(bus);
   undo.defer(() => gateway.stop());
-  const port: Port = await openPort({ host: "127.0.0.1", port: 0, listener: gateway.edge.listener });
+  const port: Port = await openPort({
+    host: "127.0.0.1",
+    port: 0,
+    listener: gateway.edge.listener,
+    ...(init.port === undefined ? {} : { limits: init.port }),
+  });
   undo.defer(() => port.close(200));
   const url = `http://127.0.0.1:${port.port}`;
   const owned = undo.move();

@@ -1,5 +1,10 @@
-/** Variables that say which configuration to read. */
-export const META_NAMES = ["AGENTMESH_ENV", "AGENTMESH_CONFIG"] as const;
+/** Variables that say which configuration to read, and those that are read before there is one (platform/process/failpoint.ts). */
+export const META_NAMES = [
+  "AGENTMESH_ENV",
+  "AGENTMESH_CONFIG",
+  "AGENTMESH_FAILPOINTS",
+  "AGENTMESH_FAILPOINTS_IN_PRODUCTION",
+] as const;
 
 const PREFIX = "AGENTMESH_";
 

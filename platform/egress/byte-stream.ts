@@ -16,9 +16,12 @@ export class ByteStream implements AsyncIterableIterator<Uint8Array> {
   #waiting: { resolve(result: IteratorResult<Uint8Array>): void; reject(error: unknown): void } | undefined;
   #started = false;
   #done = false;
+  #left: number;
 
-  constructor(source: Readable) {
+  /** A body of more than `maxBytes` ends in an error with code `BODY_TOO_LARGE` and costs its connection. */
+  constructor(source: Readable, maxBytes: number = Number.POSITIVE_INFINITY) {
     this.#source = source;
+    this.#left = maxBytes;
   }
 
   /** Whether reading has begun. */
@@ -92,7 +95,13 @@ export class ByteStream implements AsyncIterableIterator<Uint8Array> {
   #take(): IteratorResult<Uint8Array> | undefined {
     if (this.#done) return { done: true, value: undefined };
     const chunk = this.#source.read() as Uint8Array | null;
-    if (chunk !== null) return { done: false, value: chunk };
+    if (chunk !== null) {
+      this.#left -= chunk.length;
+      if (this.#left >= 0) return { done: false, value: chunk };
+      this.#done = true;
+      this.#source.on("error", () => {}).destroy();
+      throw Object.assign(new TypeError("the body is too large"), { code: "BODY_TOO_LARGE" });
+    }
     if (!this.#source.errored && !this.#source.readableEnded && !this.#source.destroyed) return undefined;
     this.#done = true;
     if (this.#source.errored) throw this.#source.errored;

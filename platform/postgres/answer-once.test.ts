@@ -7,6 +7,7 @@ import type { Call } from "../rpc/call.ts";
 import { testCall, testPrincipal } from "../rpc/test-mesh.contract.ts";
 import { skipWithoutPostgres, type TestDatabase, testDatabase } from "../testing/private-postgres.ts";
 import { answerOnce, type Envelope, onceOf } from "./answer-once.ts";
+import { remembered } from "./idempotency.ts";
 
 describe("answerOnce", { skip: skipWithoutPostgres() }, () => {
   let database: TestDatabase;
@@ -56,6 +57,28 @@ describe("answerOnce", { skip: skipWithoutPostgres() }, () => {
     assert.equal((await answer(admin, request("a", "r1"), tenant)).secret, first.secret);
     assert.notEqual((await answer(admin, request("a", "r1"), second)).secret, first.secret);
     assert.notEqual((await answer(other, request("a", "r1"), tenant)).secret, first.secret);
+  });
+
+  test("an answer that is known before is remembered in the transaction that carries it out, or not at all", async () => {
+    const call = callOf();
+    const { tenantId } = call.principal;
+    const key = { schema: "once", call, method: "Known", requestId: "r1", request: Buffer.from("a") };
+    const take = (answer: string, request = key) =>
+      database.db.tenant(tenantId, async (tx) => (await remembered(tx, request, Buffer.from(answer)))?.toString());
+    const undone = database.db.tenant(tenantId, async (tx) => {
+      assert.equal(await remembered(tx, key, Buffer.from("zero")), undefined);
+      throw new Error("undone");
+    });
+    await assert.rejects(undone, /undone/);
+    assert.equal(await take("one"), undefined);
+    assert.equal(await take("two"), "one");
+    await assert.rejects(take("two", { ...key, request: Buffer.from("b") }), { reason: "IDEMPOTENCY_KEY_REUSED" });
+    assert.equal(await take("three", { ...key, requestId: "" }), undefined);
+    await database.db.tenant(tenantId, (tx) =>
+      tx.execute("UPDATE once.idempotency_keys SET created_at = created_at - interval '25 hours'"),
+    );
+    assert.equal(await take("four"), undefined, "a key that is past its time is taken over");
+    assert.equal(await take("five"), "four");
   });
 
   test("an envelope keeps the stored answer sealed, under a context of its own", async () => {

@@ -25,27 +25,45 @@ export interface AuditEvent {
  * ever added.
  */
 export async function audit(tx: Tx, schema: string, call: Call, event: AuditEvent): Promise<void> {
+  await tx.execute(auditInsert(schema, "$1"), [auditRows(call, [event])]);
+}
+
+/**
+ * The statement that adds the {@link auditRows} given as parameter `param`, to be a part of another one; once for each row
+ * of `from`, if any.
+ */
+export function auditInsert(schema: string, param: `$${number}`, from?: string): string {
+  return `INSERT INTO ${schemaName(schema)}.audit (tenant_id, id, type, resource, subject, subject_tenant_id, user_id,
+      credential_id, actors, ip, user_agent, request_id, session_id, details, result_length, duration_ms)
+    SELECT agentmesh.current_tenant(), a.* FROM ${from === undefined ? "" : `${from}, `}json_to_recordset(${param}::json) AS a (
+      id text, type text, resource text, subject text, subject_tenant_id text, user_id text, credential_id text,
+      actors text[], ip text, user_agent text, request_id text, session_id text, details jsonb, result_length int,
+      duration_ms int)`;
+}
+
+/** Audit rows of one call, as the parameter of {@link auditInsert}. */
+export function auditRows(call: Call, events: readonly AuditEvent[]): string {
   const { principal } = call;
-  await tx.execute(
-    `INSERT INTO ${schemaName(schema)}.audit (tenant_id, id, type, resource, subject, subject_tenant_id, user_id,
-       credential_id, actors, ip, user_agent, request_id, session_id, details, result_length, duration_ms)
-     VALUES (agentmesh.current_tenant(), $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)`,
-    [
-      newId("aud"),
-      event.type,
-      event.resource,
-      principal.subject,
-      principal.tenantId,
-      principal.userId,
-      principal.credentialId,
-      principal.actors,
-      call.ip,
-      maskText(call.userAgent, 512),
-      call.requestId,
-      event.sessionId,
-      jsonText(maskJson(event.details ?? {})),
-      event.resultLength,
-      event.durationMs === undefined ? undefined : Math.round(event.durationMs),
-    ],
+  const who = {
+    subject: principal.subject,
+    subject_tenant_id: principal.tenantId,
+    user_id: principal.userId,
+    credential_id: principal.credentialId,
+    actors: principal.actors,
+    ip: call.ip,
+    user_agent: maskText(call.userAgent, 512),
+    request_id: call.requestId,
+  };
+  return jsonText(
+    events.map(({ type, resource, sessionId, details = {}, resultLength, durationMs }) => ({
+      id: newId("aud"),
+      type,
+      resource,
+      ...who,
+      session_id: sessionId,
+      details: maskJson(details),
+      result_length: resultLength,
+      duration_ms: durationMs === undefined ? undefined : Math.round(durationMs),
+    })),
   );
 }

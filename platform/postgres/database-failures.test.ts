@@ -272,7 +272,7 @@ describe("database failures", { skip: skipWithoutPostgres() }, () => {
           }),
         );
       await Promise.all([crossing("x", "y", 0), crossing("y", "x", 1)]);
-      assert.equal(runs, 3);
+      assert.ok(runs >= 3, "one of the two was run again; more often when it overtakes the other's wake-up");
       const sizes = await t.db.tenant(tenant, (tx) => tx.query("SELECT size FROM notes.note WHERE id IN ('x', 'y')"));
       assert.deepEqual(sizes, [{ size: 2 }, { size: 2 }]);
     });

@@ -311,6 +311,81 @@ describe("database", { skip: skipWithoutPostgres() }, () => {
     });
   });
 
+  describe("a last statement", () => {
+    const insert = "INSERT INTO notes.note (tenant_id, id) VALUES (agentmesh.current_tenant(), $1) RETURNING id";
+    const ids = () => db.tenant(a, (tx) => tx.query<{ id: string }>("SELECT id FROM notes.note WHERE id LIKE 'last%'"));
+
+    test("commits, gives its rows, and lets nothing come after it", async () => {
+      const rows = await db.tenant(a, async (tx) => {
+        await tx.execute(insert, ["last-1"]);
+        const finished = tx.finish(insert, ["last-2"]);
+        await assert.rejects(tx.query("SELECT 1"), /the transaction is over/);
+        return finished;
+      });
+      assert.deepEqual(rows, [{ id: "last-2" }]);
+      assert.equal((await ids()).length, 2);
+      await db.tenant(a, (tx) => tx.finish("DELETE FROM notes.note WHERE id LIKE 'last%'"));
+      assert.deepEqual(await ids(), []);
+    });
+
+    test("that fails undoes all, says why, and leaves a connection that works", async () => {
+      const one = t.open({ max: 1 });
+      const failing = one.tenant(a, async (tx) => {
+        await tx.execute(insert, ["last-1"]);
+        await tx.finish(insert, ["last-1"]);
+      });
+      await assert.rejects(failing, { name: "UniqueViolation" });
+      assert.deepEqual(await one.tenant(a, (tx) => tx.query("SELECT FROM notes.note WHERE id LIKE 'last%'")), []);
+    });
+
+    test("behind a statement that had failed is no success", async () => {
+      const swallowed = db.tenant(a, async (tx) => {
+        await tx.query("SELECT 1/0").catch(() => {});
+        await tx.finish(insert, ["last-1"]).catch(() => {});
+      });
+      await assert.rejects(swallowed, /rolled back/);
+      assert.deepEqual(await ids(), []);
+    });
+
+    test("is not interrupted by the caller's leave, which would leave its outcome unknown", async () => {
+      const leave = new AbortController();
+      const late = db.tenant(
+        a,
+        (tx) => {
+          const rows = tx.finish("SELECT pg_sleep(0.1)");
+          setImmediate(() => leave.abort());
+          return rows;
+        },
+        { signal: leave.signal },
+      );
+      assert.equal((await late).length, 1);
+      assert.ok(leave.signal.aborted);
+      const sent = new AbortController();
+      const never = db.tenant(
+        a,
+        async (tx) => {
+          sent.abort(new Error("left"));
+          return tx.finish(insert, ["last-1"]);
+        },
+        { signal: sent.signal },
+      );
+      await assert.rejects(never, /left/);
+      assert.deepEqual(await ids(), []);
+    });
+  });
+
+  test("a transaction whose start fails runs nothing, and says why", async () => {
+    const one = t.open({ max: 1 });
+    const starts = { nonsense: "42601", "serializable; SET LOCAL ROLE nobody_at_all": "22023" };
+    for (const [isolation, code] of Object.entries(starts)) {
+      const broken = one.tenant(a, (tx) => tx.finish("INSERT INTO notes.note (tenant_id, id) VALUES ($1, 'no')", [a]), {
+        isolation: isolation as never,
+      });
+      await assert.rejects(broken, { code });
+    }
+    assert.deepEqual(await one.tenant(a, (tx) => tx.query("SELECT FROM notes.note WHERE id = 'no'")), []);
+  });
+
   describe("close", () => {
     test("waits for a running transaction, gives its connections back and refuses what comes later", async () => {
       const own = t.open();

@@ -69,6 +69,8 @@ export function openDatabase(options: DatabaseOptions): Database {
   const statementTimeoutMs = options.statementTimeoutMs ?? 30_000;
   const pool = new pg.Pool({
     ...clientConfig(options.connection, options.applicationName, acquireTimeoutMs),
+    // Statements that need not wait for each other's answers go out together.
+    pipeline: true,
     max: options.max ?? 10,
     idleTimeoutMillis: 60_000,
   });
@@ -92,9 +94,9 @@ export function openDatabase(options: DatabaseOptions): Database {
       readOnly: o.readOnly,
     });
     try {
-      await transaction.begin(`${beginSql(o)};${setUp};${limitsSql(limitMs, idleMs)}`);
+      void transaction.begin(`${beginSql(o)};${setUp};${limitsSql(limitMs, idleMs)}`);
       const result = await fn(transaction.tx);
-      o.signal?.throwIfAborted();
+      if (!transaction.committing) o.signal?.throwIfAborted();
       await transaction.commit();
       // Later, so that a listener that throws does not make a committed transaction look failed.
       for (const topic of transaction.topics)

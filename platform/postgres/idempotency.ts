@@ -34,23 +34,13 @@ export interface IdempotentResult {
  */
 export async function idempotent(
   tx: Tx,
-  { schema, call, method, requestId, request }: IdempotentRequest,
+  request: IdempotentRequest,
   run: () => Promise<Uint8Array>,
 ): Promise<IdempotentResult> {
-  if (requestId === "") return { response: await run(), replayed: false };
-  const table = `${quoted(schema)}.idempotency_keys`;
-  const hash = createHash("sha256").update(request).digest();
-  const key = [call.principal.tenantId, call.principal.subject, method, requestId];
-  // A key that is past its time is taken over in the same statement, so the clean-up job is never needed for correctness.
-  const taken = await tx.one<{ request_id: string }>(
-    `INSERT INTO ${table} AS k (tenant_id, subject, method, request_id, request_hash) VALUES ($1, $2, $3, $4, $5)
-     ON CONFLICT (tenant_id, subject, method, request_id) DO UPDATE
-       SET request_hash = excluded.request_hash, response = NULL, created_at = clock_timestamp()
-       WHERE k.created_at < clock_timestamp() - make_interval(hours => $6)
-     RETURNING request_id`,
-    [...key, hash, IDEMPOTENCY_KEPT_HOURS],
-  );
-  if (taken === undefined) return replay(tx, table, key, hash);
+  if (request.requestId === "") return { response: await run(), replayed: false };
+  const { table, key } = entryOf(request);
+  const earlier = await take(tx, request, null);
+  if (earlier !== undefined) return { response: earlier, replayed: true };
   const response = await run();
   await tx.query(
     `UPDATE ${table} SET response = $5 WHERE tenant_id = $1 AND subject = $2 AND method = $3 AND request_id = $4`,
@@ -59,7 +49,42 @@ export async function idempotent(
   return { response, replayed: false };
 }
 
-async function replay(tx: Tx, table: string, key: string[], hash: Buffer): Promise<IdempotentResult> {
+/**
+ * {@link idempotent} for a response that is known before it is carried out: remembers it in one statement. Returns what an
+ * earlier call was answered; undefined when this is the first one, which then carries it out in the same transaction.
+ */
+export async function remembered(
+  tx: Tx,
+  request: IdempotentRequest,
+  response: Uint8Array,
+): Promise<Uint8Array | undefined> {
+  return request.requestId === "" ? undefined : take(tx, request, response);
+}
+
+/** Takes the key with this response; or returns the response of who has it. */
+async function take(tx: Tx, request: IdempotentRequest, response: Uint8Array | null): Promise<Uint8Array | undefined> {
+  const { table, key, hash } = entryOf(request);
+  // A key that is past its time is taken over in the same statement, so the clean-up job is never needed for correctness.
+  const taken = await tx.one<{ request_id: string }>(
+    `INSERT INTO ${table} AS k (tenant_id, subject, method, request_id, request_hash, response) VALUES ($1, $2, $3, $4, $5, $6)
+     ON CONFLICT (tenant_id, subject, method, request_id) DO UPDATE
+       SET request_hash = excluded.request_hash, response = excluded.response, created_at = clock_timestamp()
+       WHERE k.created_at < clock_timestamp() - make_interval(hours => $7)
+     RETURNING request_id`,
+    [...key, hash, response, IDEMPOTENCY_KEPT_HOURS],
+  );
+  return taken === undefined ? replay(tx, table, key, hash) : undefined;
+}
+
+function entryOf({ schema, call: { principal }, method, requestId, request }: IdempotentRequest) {
+  return {
+    table: `${quoted(schema)}.idempotency_keys`,
+    key: [principal.tenantId, principal.subject, method, requestId],
+    hash: createHash("sha256").update(request).digest(),
+  };
+}
+
+async function replay(tx: Tx, table: string, key: string[], hash: Buffer): Promise<Uint8Array> {
   const stored = await tx.one<{ request_hash: Buffer; response: Buffer | null }>(
     `SELECT request_hash, response FROM ${table} WHERE tenant_id = $1 AND subject = $2 AND method = $3 AND request_id = $4`,
     key,
@@ -80,7 +105,7 @@ async function replay(tx: Tx, table: string, key: string[], hash: Buffer): Promi
       violations: [{ field: "request_id", description: "was used before with other content" }],
     });
   }
-  return { response: stored.response, replayed: true };
+  return stored.response;
 }
 
 function quoted(identifier: string): string {

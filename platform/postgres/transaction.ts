@@ -1,3 +1,4 @@
+import type { Writable } from "node:stream";
 import type { PoolClient } from "pg";
 import { dependencyDown } from "#platform/rpc/errors.ts";
 import { breaksConnection, databaseError } from "./errors.ts";
@@ -15,6 +16,12 @@ export interface Tx {
   one<R = Record<string, unknown>>(sql: string, params?: readonly unknown[]): Promise<R | undefined>;
   /** Runs one statement and returns how many rows it changed. */
   execute(sql: string, params?: readonly unknown[]): Promise<number>;
+  /**
+   * Like query, for the transaction's last statement: its commit goes along in the same round trip. What is thrown after
+   * it undoes nothing any more, so a statement whose rows can refuse the change must itself have changed nothing then. Once
+   * it is sent the caller's signal does not interrupt it. The commit itself may fail still: that is thrown by Database.tenant.
+   */
+  finish<R = Record<string, unknown>>(sql: string, params?: readonly unknown[]): Promise<R[]>;
   /** Waits for an exclusive lock of this name, held until the transaction ends (an advisory lock of this database). */
   lockKey(...name: readonly string[]): Promise<void>;
   /** Like lockKey, but returns false at once when somebody else holds it. */
@@ -43,7 +50,9 @@ export class Transaction {
   readonly #client: PoolClient;
   readonly #names: StatementNames | undefined;
   readonly #limits: RunLimits;
+  #begun: Promise<unknown> = Promise.resolve();
   #tail: Promise<unknown> = Promise.resolve();
+  #committing: Promise<Answer> | undefined;
   #over = false;
   #depth = 0;
 
@@ -55,6 +64,7 @@ export class Transaction {
       query: async <R>(sql: string, params?: readonly unknown[]) => (await this.#run(sql, params)).rows as R[],
       one: async <R>(sql: string, params?: readonly unknown[]) => atMostOne((await this.#run(sql, params)).rows as R[]),
       execute: async (sql, params) => (await this.#run(sql, params)).rowCount,
+      finish: async <R>(sql: string, params?: readonly unknown[]) => (await this.#finish(sql, params)).rows as R[],
       lockKey: async (...name) => {
         await this.#run("select pg_advisory_xact_lock(hashtextextended($1, 0))", [JSON.stringify(name)]);
       },
@@ -67,39 +77,83 @@ export class Transaction {
     };
   }
 
-  /** Starts the transaction; `sql` is a batch of statements in one round trip. */
-  async begin(sql: string): Promise<void> {
+  /**
+   * Starts the transaction; `sql` is a batch of statements. Need not be waited for: the first statement goes along in the
+   * same round trip. BEGIN is the batch's first statement, so that one whose rest failed leaves a transaction in which
+   * nothing runs.
+   */
+  begin(sql: string): Promise<void> {
     this.#limits.signal?.throwIfAborted();
-    await this.#send(sql, undefined, this.#limits.signal, this.#limits.beginTimeoutMs);
+    this.#cork();
+    const begun = this.#send(sql, undefined, this.#limits.signal, this.#limits.beginTimeoutMs).then(ignore);
+    this.#begun = begun;
+    // It is thrown where it is waited for: by a statement, or by the end.
+    begun.catch(() => (this.broken = true));
+    return begun;
   }
 
   /** Not to be interrupted by the caller's signal: its outcome would be unknown. */
   async commit(): Promise<void> {
-    const { command } = await this.#end("COMMIT");
+    this.#over = true;
+    await this.#tail;
+    await this.#begun;
+    const { command } = await (this.#committing ?? this.#send("COMMIT", undefined, undefined));
     if (command === "ROLLBACK") {
       throw new Error("the transaction was rolled back: a statement in it had failed, and its error was not passed on");
     }
   }
 
   async rollback(): Promise<void> {
-    if (this.broken) return;
-    await this.#end("ROLLBACK").catch(() => (this.broken = true));
-  }
-
-  async #end(sql: string): Promise<Answer> {
     this.#over = true;
     await this.#tail;
-    return this.#send(sql, undefined, undefined);
+    await this.#begun.catch(ignore);
+    if (this.broken) return;
+    // Behind a statement that failed the commit that went along has rolled back.
+    const ending = this.#committing ?? this.#send("ROLLBACK", undefined, undefined);
+    await ending.catch(() => (this.broken = true));
+  }
+
+  /** True when the commit went along with the last statement. */
+  get committing(): boolean {
+    return this.#committing !== undefined;
   }
 
   #run(sql: string, params: readonly unknown[] = []): Promise<Answer> {
+    return this.#queue(() => this.#send(sql, params, this.#limits.signal));
+  }
+
+  #finish(sql: string, params: readonly unknown[] = []): Promise<Answer> {
+    const answer = this.#queue(() => {
+      this.#cork();
+      // Cut off in the middle its outcome would be unknown.
+      const last = this.#send(sql, params, undefined);
+      this.#committing = this.#send("COMMIT", undefined, undefined);
+      this.#committing.catch(ignore);
+      return last;
+    });
+    this.#over = true;
+    return answer;
+  }
+
+  #queue(send: () => Promise<Answer>): Promise<Answer> {
     if (this.#over) return Promise.reject(new Error("the transaction is over: a statement was not awaited"));
     const answer = this.#tail.then(() => {
       this.#limits.signal?.throwIfAborted();
-      return this.#send(sql, params, this.#limits.signal);
+      return send().catch(async (error: unknown) => {
+        // What failed first says why.
+        await this.#begun;
+        throw error;
+      });
     });
-    this.#tail = answer.catch(() => {});
+    this.#tail = answer.catch(ignore);
     return answer;
+  }
+
+  /** What is sent until the end of this tick goes out in one write. */
+  #cork(): void {
+    const { stream } = wire(this.#client);
+    stream.cork();
+    process.nextTick(() => stream.uncork());
   }
 
   async #send(
@@ -110,6 +164,7 @@ export class Transaction {
   ): Promise<Answer> {
     if (this.broken) throw databaseError(new Error("Connection terminated"));
     let late = false;
+    let left = false;
     const cut = () => {
       this.broken = true;
       // The connection is given up with the statement; the server notices by client_connection_check_interval.
@@ -119,17 +174,23 @@ export class Transaction {
       late = true;
       cut();
     }, timeoutMs);
-    signal?.addEventListener("abort", cut, { once: true });
+    const leave = () => {
+      // Once the commit is on its way nobody who leaves may cut it off, also not from the start that it went along with.
+      if (this.#committing !== undefined) return;
+      left = true;
+      cut();
+    };
+    signal?.addEventListener("abort", leave, { once: true });
     try {
       return (await this.#client.query(this.#statement(sql, params))) as unknown as Answer;
     } catch (error) {
       this.broken ||= breaksConnection(error);
-      if (signal?.aborted) throw signal.reason;
+      if (left) throw signal?.reason;
       if (late) throw dependencyDown("postgres", error);
       throw databaseError(error, { readOnly: this.#limits.readOnly === true });
     } finally {
       clearTimeout(timer);
-      signal?.removeEventListener("abort", cut);
+      signal?.removeEventListener("abort", leave);
     }
   }
 
@@ -170,5 +231,12 @@ function atMostOne<R>(rows: R[]): R | undefined {
 }
 
 function destroy(client: PoolClient): void {
-  (client as unknown as { connection: { stream: { destroy(): void } } }).connection.stream.destroy();
+  wire(client).stream.destroy();
 }
+
+/** The connection below a client, which pg does not type. */
+function wire(client: PoolClient) {
+  return (client as unknown as { connection: { stream: Writable } }).connection;
+}
+
+function ignore(): void {}

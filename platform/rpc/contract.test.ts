@@ -20,8 +20,10 @@ import { TokenService } from "#gen/agentmesh/auth/v1/token_service_pb.ts";
 import { auth, Exposure } from "#gen/agentmesh/common/v1/auth_option_pb.ts";
 import { sse } from "#gen/agentmesh/common/v1/sse_option_pb.ts";
 import { AgentConfigService } from "#gen/agentmesh/config/v1/agent_config_service_pb.ts";
+import { ModelCredentialService } from "#gen/agentmesh/config/v1/model_credential_service_pb.ts";
 import { ResolutionService } from "#gen/agentmesh/config/v1/resolution_service_pb.ts";
 import { TenantService } from "#gen/agentmesh/config/v1/tenant_service_pb.ts";
+import { UserProfileService } from "#gen/agentmesh/config/v1/user_profile_service_pb.ts";
 import { ToolExecutionService } from "#gen/agentmesh/tool/v1/tool_execution_service_pb.ts";
 import { ToolService } from "#gen/agentmesh/tool/v1/tool_service_pb.ts";
 import { http } from "#gen/google/api/annotations_pb.ts";
@@ -34,6 +36,7 @@ const services: DescService[] = [
   AgentConfigService,
   ApiKeyService,
   ChatService,
+  ModelCredentialService,
   ResolutionService,
   RunService,
   RunTailService,
@@ -42,6 +45,7 @@ const services: DescService[] = [
   TokenService,
   ToolExecutionService,
   ToolService,
+  UserProfileService,
 ];
 
 const methods = (): DescMethod[] => services.flatMap((service) => service.methods);
@@ -120,10 +124,13 @@ describe("the contract", () => {
     assert.equal(new Set(used).size, used.length);
   });
 
-  test("every list is paged and read-only", () => {
+  test("every list is read-only, and paged unless what it lists is few by nature", () => {
     const list = (method: DescMethod) => method.name.startsWith("List");
     everyMethod(list, isRead);
-    everyMethod(list, ({ input, output }) => {
+    // One credential per provider; the todos of one session, for the agent service.
+    const few = ["ListModelCredentials", "ListOpenTodos"];
+    const long = (method: DescMethod) => list(method) && !few.includes(method.name);
+    everyMethod(long, ({ input, output }) => {
       const size = field(input, "page_size");
       const texts = [field(input, "page_token"), field(output, "next_page_token")];
       const items = output.fields.filter(({ fieldKind }) => fieldKind === "list");
@@ -209,6 +216,7 @@ describe("AgentEvent", () => {
     const names = payload?.fields.map(({ name, number }) => `${number} ${name}`);
     assert.deepEqual(names, [
       "16 run_started",
+      "18 run_resumed",
       "19 run_completed",
       "20 run_failed",
       "21 run_cancelled",
@@ -226,7 +234,11 @@ describe("AgentEvent", () => {
       "41 tool_call_progress",
       "42 tool_call_completed",
       "50 usage_updated",
+      "51 model_call_booked",
+      "52 context_compacted",
+      "53 tool_outputs_evicted",
       "54 notice",
+      "55 escalated",
     ]);
     const messages = payload?.fields.map((one) => (one.fieldKind === "message" ? one.message.typeName : ""));
     assert.equal(new Set(messages).size, names?.length, "a payload message per event");

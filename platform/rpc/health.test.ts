@@ -8,7 +8,7 @@ import { rootSecret } from "../secrets/root-secret.ts";
 import { consume } from "./consume.ts";
 import { mountHealth } from "./health.ts";
 import { createHopVerifier } from "./hop-token.ts";
-import { createLocalTransport } from "./links.ts";
+import { createLocalTransport } from "./local-transport.ts";
 import { openPort } from "./port.ts";
 import { deriveServiceKeys } from "./service-keys.ts";
 import { createServicePipeline } from "./service-pipeline.ts";

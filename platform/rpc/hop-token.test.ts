@@ -189,6 +189,22 @@ describe("hop tokens", () => {
     assert.equal((await verifier.verify(await signer.sign(other, "tool"))).tenantId, "ten_other");
   });
 
+  test("calls that come together with one token share its check, and its refusal, which is not remembered", async () => {
+    const verifier = createHopVerifier(["tool"], keys);
+    const token = await createHopSigner("agent", keys).sign(principal, "tool");
+    const together = await Promise.all([1, 2, 3].map(() => verifier.verify(token)));
+    assert.equal(new Set(together).size, 1, "the same object, so that onward tokens are shared too");
+    const foreign = await createHopSigner("agent", keys).sign(principal, "gateway");
+    const check = async () => (await rejection(verifier.verify(foreign))) as AppError;
+    const refusals = await Promise.all([check(), check()]);
+    assert.deepEqual(
+      refusals.map(({ reason }) => reason),
+      ["TOKEN_AUDIENCE", "TOKEN_AUDIENCE"],
+    );
+    assert.equal(refusals[0], refusals[1]);
+    assert.notEqual(await check(), refusals[0]);
+  });
+
   test("a verified token is remembered, and only until it expires", async () => {
     mock.timers.enable({ apis: ["Date"], now: Date.now() });
     try {

@@ -75,15 +75,28 @@ export function createHopSigner(issuer: string, keys: ServiceKeys): HopSigner {
 /** @param audiences names of the services that this process serves */
 export function createHopVerifier(audiences: readonly string[], keys: ServiceKeys): HopVerifier {
   const verified = new Map<string, { principal: Principal; expiresAt: number }>();
+  // Calls that come together with a new token share one check: it costs more than all else that a door does.
+  const checking = new Map<string, ReturnType<typeof verifyFresh>>();
+  const check = async (token: string) => {
+    try {
+      const fresh = await verifyFresh(token, audiences, keys);
+      if (verified.size >= MAX_VERIFIED) verified.clear();
+      verified.set(token, fresh);
+      return fresh;
+    } finally {
+      checking.delete(token);
+    }
+  };
   return {
     async verify(token) {
       const known = verified.get(token);
-      const now = Date.now() / 1000;
-      if (known !== undefined && known.expiresAt > now) return known.principal;
-      const { principal, expiresAt } = await verifyFresh(token, audiences, keys);
-      if (verified.size >= MAX_VERIFIED) verified.clear();
-      verified.set(token, { principal, expiresAt });
-      return principal;
+      if (known !== undefined && known.expiresAt > Date.now() / 1000) return known.principal;
+      let fresh = checking.get(token);
+      if (fresh === undefined) {
+        fresh = check(token);
+        checking.set(token, fresh);
+      }
+      return (await fresh).principal;
     },
   };
 }

@@ -10,7 +10,8 @@ import { ToolExecutionService } from "#gen/agentmesh/tool/v1/tool_execution_serv
 import { type Call, callOf, onward, withSignal } from "./call.ts";
 import { factsOf, reasonOf } from "./errors.ts";
 import { createHopVerifier } from "./hop-token.ts";
-import { createLinks, createLocalTransport } from "./links.ts";
+import { createLinks } from "./links.ts";
+import { createLocalTransport } from "./local-transport.ts";
 import { openPort } from "./port.ts";
 import { createServicePipeline } from "./service-pipeline.ts";
 import {
@@ -25,7 +26,7 @@ import {
 } from "./test-mesh.contract.ts";
 
 /** Long enough for a call to pass two hops on a busy machine. */
-const DEADLINE_MS = 400;
+const DEADLINE_MS = 1_000;
 
 /** The first hop: unary and streamed, it hands every call on to ResolutionService. */
 const front: TestModule = {

@@ -1,12 +1,5 @@
 import type { DescService } from "@bufbuild/protobuf";
-import {
-  type Client,
-  type ConnectRouter,
-  type ConnectRouterOptions,
-  createClient,
-  createRouterTransport,
-  type Transport,
-} from "@connectrpc/connect";
+import { type Client, createClient, type Transport } from "@connectrpc/connect";
 import { type BalanceOptions, balance } from "./balance/balanced-transport.ts";
 import { openCarrier } from "./balance/carrier.ts";
 import { parseTargets } from "./balance/targets.ts";
@@ -100,14 +93,6 @@ export function createLinks(options: LinksOptions): Links {
       replicas.clear();
     },
   };
-}
-
-/** A transport in memory: the real router with its codec, pipeline, deadlines and errors; no socket. */
-export function createLocalTransport(
-  routes: (router: ConnectRouter) => void,
-  pipeline: ConnectRouterOptions,
-): Transport {
-  return createRouterTransport(routes, { router: pipeline });
 }
 
 /** Gives every call of a carrier its hop token, request id, trace and the client's address. */

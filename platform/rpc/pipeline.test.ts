@@ -12,7 +12,7 @@ import { ErrorInfoSchema, RequestInfoSchema } from "#gen/google/rpc/error_detail
 import { Health } from "#gen/grpc/health/v1/health_pb.ts";
 import { callOf } from "./call.ts";
 import { AppError, reasonOf } from "./errors.ts";
-import { createLocalTransport } from "./links.ts";
+import { createLocalTransport } from "./local-transport.ts";
 import { createPipeline, type PipelineOptions, STAGES } from "./pipeline.ts";
 import { openPort } from "./port.ts";
 import type { Principal } from "./principal.ts";

@@ -173,7 +173,7 @@ describe("one port for two protocols", () => {
     await port.close(1000);
   });
 
-  test("headers above 16 KiB are 431 over HTTP/1.1 and end the stream over HTTP/2", async () => {
+  test("headers above 64 KiB are 431 over HTTP/1.1 and end the stream over HTTP/2", async () => {
     let reached = 0;
     const port = await open({}, (_, response) => {
       reached += 1;

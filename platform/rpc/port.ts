@@ -6,6 +6,7 @@ import {
   type ServerHttp2Session,
 } from "node:http2";
 import type { AddressInfo, Socket } from "node:net";
+import { Offenders } from "./offenders.ts";
 import { guardSession } from "./session-guard.ts";
 
 /** A request listener that serves HTTP/1.1 and HTTP/2 alike. */
@@ -27,15 +28,20 @@ export const PORT_LIMITS = {
   sessionIdleMs: 5 * 60_000,
   maxConcurrentStreams: 100,
   maxSessionMemoryMb: 10,
-  maxHeaderBytes: 16 * 1024,
-  maxHeaderPairs: 64,
+  /**
+   * All headers of a request, and their number. Listeners refuse earlier, with words of their own; beyond this nobody
+   * sees the request. A higher limit would promise what cannot be kept: nghttp2 decodes no field above 64 KiB, and who
+   * does not decode has to end the connection with COMPRESSION_ERROR (RFC 9113 §4.3).
+   */
+  maxHeaderBytes: 64 * 1024,
+  maxHeaderPairs: 256,
   maxConnections: 10_000,
   /** Connections of one address. High, since a proxy is one address for all of its clients. */
   maxConnectionsPerAddress: 2_000,
   /** After this an HTTP/2 session takes no new streams (GOAWAY), so that clients find new servers. ± 10 %. */
   maxSessionAgeMs: 30 * 60_000,
-  /** How long streams may go on after that; longer than the longest Chat. */
-  sessionGraceMs: 11 * 60_000,
+  /** How long streams may go on after that; longer than the gateway lets one be open, so that each ends with a reason. */
+  sessionGraceMs: 65 * 60_000,
   /** Time between the server's own pings: who is gone without a word is found out. */
   pingIntervalMs: 60_000,
   /** Time for the answer to such a ping. */
@@ -49,6 +55,12 @@ export const PORT_LIMITS = {
   /** SETTINGS frames that a peer may send at once, and per second. */
   settingsBurst: 50,
   settingsRate: 5,
+  /**
+   * Connections of one address (an IPv6 network) that may be cut for abuse before its next ones are refused, and how many
+   * of them are forgiven per minute. Behind a proxy that passes frames on unread, its clients share this.
+   */
+  offenceBurst: 3,
+  offencesForgivenPerMinute: 6,
 } as const;
 
 export type PortLimits = { readonly [Name in keyof typeof PORT_LIMITS]: number };
@@ -116,12 +128,17 @@ export async function openPort(options: PortOptions): Promise<Port> {
     listener,
   );
   const sessions = new Set<ServerHttp2Session>();
+  const offenders = new Offenders(limits);
   http2.on("session", (session) => {
     sessions.add(session);
     session.setTimeout(limits.sessionIdleMs, () => session.close());
-    guardSession(session, limits);
+    const address = session.socket.remoteAddress ?? "";
+    guardSession(session, limits, () => offenders.offended(address));
     session.once("close", () => sessions.delete(session));
-    session.on("error", () => session.destroy());
+    session.on("error", (error: NodeJS.ErrnoException) => {
+      if (error.code?.startsWith("ERR_HTTP2_") === true) offenders.offended(address);
+      session.destroy();
+    });
   });
   http2.on("sessionError", () => {});
 
@@ -140,7 +157,7 @@ export async function openPort(options: PortOptions): Promise<Port> {
       if (left === 0) addresses.delete(address);
       else addresses.set(address, left);
     });
-    if (count > limits.maxConnectionsPerAddress) return void socket.destroy();
+    if (count > limits.maxConnectionsPerAddress || offenders.refused(address)) return void socket.destroy();
     socket.on("error", () => socket.destroy());
     socket.setTimeout(limits.sniffTimeoutMs, () => socket.destroy());
     let head = "";

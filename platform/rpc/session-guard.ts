@@ -1,4 +1,5 @@
 import { constants, type ServerHttp2Session } from "node:http2";
+import { Allowance } from "./allowance.ts";
 
 /** See PORT_LIMITS. */
 export interface SessionLimits {
@@ -24,14 +25,17 @@ const HARMLESS: ReadonlySet<number> = new Set([
 /**
  * What bounds an HTTP/2 session besides Node's own limits (streams, memory, header bytes, resets, invalid frames): its
  * age, frames that cost the peer nothing and us an answer (pings and settings; CVE-2019-9512, CVE-2019-9515), streams
- * that the peer makes us reset (CVE-2025-8671), and peers that are gone. An offender gets GOAWAY ENHANCE_YOUR_CALM.
+ * that the peer makes us reset (CVE-2025-8671), and peers that are gone. An offender gets GOAWAY ENHANCE_YOUR_CALM, and
+ * `onOffence` is told.
  */
-export function guardSession(session: ServerHttp2Session, limits: SessionLimits): void {
+export function guardSession(session: ServerHttp2Session, limits: SessionLimits, onOffence: () => void): void {
   const pings = new Allowance(limits.pingBurst, limits.pingRate);
   const settings = new Allowance(limits.settingsBurst, limits.settingsRate);
   const resets = new Allowance(limits.streamResetBurst, limits.streamResetRate);
   const count = (allowance: Allowance) => {
-    if (!allowance.take() && !session.destroyed) session.destroy(undefined, constants.NGHTTP2_ENHANCE_YOUR_CALM);
+    if (allowance.take() || session.destroyed) return;
+    session.destroy(undefined, constants.NGHTTP2_ENHANCE_YOUR_CALM);
+    onOffence();
   };
   session.on("ping", () => count(pings));
   session.on("remoteSettings", () => count(settings));
@@ -66,28 +70,4 @@ export function guardSession(session: ServerHttp2Session, limits: SessionLimits)
     clearTimeout(unanswered);
     clearInterval(pinger);
   });
-}
-
-/** A token bucket: so many at once, and so many more per second. */
-class Allowance {
-  readonly #burst: number;
-  readonly #rate: number;
-  #left: number;
-  #at = performance.now();
-
-  constructor(burst: number, rate: number) {
-    this.#burst = burst;
-    this.#rate = rate;
-    this.#left = burst;
-  }
-
-  /** False when there is none left. */
-  take(): boolean {
-    const now = performance.now();
-    this.#left = Math.min(this.#burst, this.#left + ((now - this.#at) / 1000) * this.#rate);
-    this.#at = now;
-    if (this.#left < 1) return false;
-    this.#left -= 1;
-    return true;
-  }
 }

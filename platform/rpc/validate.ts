@@ -35,11 +35,19 @@ export function createValidator(): Interceptor {
   };
 }
 
-async function* checked<T>(messages: AsyncIterable<T>, check: (message: T) => void): AsyncGenerator<T> {
-  for await (const message of messages) {
-    check(message);
-    yield message;
-  }
+/** Flat, as a generator would cost a promise more per message. */
+function checked<T>(messages: AsyncIterable<T>, check: (message: T) => void): AsyncIterable<T> {
+  const pass = (result: IteratorResult<T>) => {
+    if (result.done !== true) check(result.value);
+    return result;
+  };
+  return {
+    [Symbol.asyncIterator]() {
+      const inner = messages[Symbol.asyncIterator]();
+      const close = inner.return?.bind(inner);
+      return { next: () => inner.next().then(pass), ...(close === undefined ? {} : { return: close }) };
+    },
+  };
 }
 
 function fieldViolation(violation: Violation): FieldViolation {

@@ -1,5 +1,6 @@
 import { trace } from "@opentelemetry/api";
 import pino from "pino";
+import { GatheredLines } from "./gathered-lines.ts";
 import type { LogFields } from "./log-fields.ts";
 import { LOGGABLE } from "./log-fields.ts";
 import { maskJson, maskText } from "./mask.ts";
@@ -10,9 +11,9 @@ export const LOG_LEVELS = ["trace", "debug", "info", "warn", "error", "fatal", "
 
 export type LogLevel = (typeof LOG_LEVELS)[number];
 
-/** Where lines go: one call per line, newline included. Has to be synchronous, and `process.stdout` fits. */
+/** Where lines go, one or more whole ones per call. Has to be synchronous, and `process.stdout` fits. */
 export interface LogDestination {
-  write(line: string): unknown;
+  write(lines: string): unknown;
 }
 
 /** Writes one line: a message, or fields (or an error, short for `{ err }`) and a message. Never throws. */
@@ -44,7 +45,10 @@ export interface LogOptions {
   readonly level: LogLevel;
   /** Written in every line as `service`. */
   readonly service: string;
-  /** Default: standard output, synchronously, so that the last line before a crash is there. */
+  /**
+   * Default: standard output. Lines of the same moment are one write; one from `warn` up is written at once, with those
+   * before it, and at the exit of the process nothing waits.
+   */
   readonly destination?: LogDestination;
   /** Lines for people instead of JSON. Default false. */
   readonly pretty?: boolean;
@@ -54,7 +58,8 @@ const loggable: ReadonlySet<string> = new Set(LOGGABLE);
 
 /** Opens a log. */
 export function createLog(options: LogOptions): Log {
-  const output = options.destination ?? pino.destination({ dest: 1, sync: true });
+  const gathered = options.destination === undefined ? standardOutput() : undefined;
+  const output = gathered ?? (options.destination as LogDestination);
   const destination = options.pretty ? { write: (line: string) => output.write(prettyLine(line)) } : output;
   const writer = pino(
     {
@@ -66,14 +71,23 @@ export function createLog(options: LogOptions): Log {
     },
     destination as pino.DestinationStream,
   );
-  return logOver({ writer, level: options.level }, {});
+  return logOver({ writer, level: options.level, flush: () => gathered?.flush() }, {});
+}
+
+function standardOutput(): GatheredLines {
+  const lines = new GatheredLines(pino.destination({ dest: 1, sync: true }), { forMs: 20, upTo: 16 * 1024 });
+  process.once("exit", () => lines.flush());
+  return lines;
 }
 
 /** Shared by a log and its children, so that a change of level reaches all of them. */
 interface Root {
   readonly writer: pino.Logger;
   level: LogLevel;
+  flush(): void;
 }
+
+const AT_ONCE = LOG_LEVELS.indexOf("warn");
 
 function logOver(root: Root, bound: Readonly<Record<string, unknown>>): Log {
   const at = (level: Exclude<LogLevel, "silent">): WriteLog => {
@@ -81,6 +95,7 @@ function logOver(root: Root, bound: Readonly<Record<string, unknown>>): Log {
     return (first: string | LogFields | Error, message?: string) => {
       if (rank < LOG_LEVELS.indexOf(root.level)) return;
       write(root.writer, level, bound, first, message);
+      if (rank >= AT_ONCE) root.flush();
     };
   };
   return {

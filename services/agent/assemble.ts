@@ -4,12 +4,16 @@ import { ChatService } from "#gen/agentmesh/agent/v1/chat_service_pb.ts";
 import { RunService } from "#gen/agentmesh/agent/v1/run_service_pb.ts";
 import { RunTailService } from "#gen/agentmesh/agent/v1/run_tail_service_pb.ts";
 import { SessionService } from "#gen/agentmesh/agent/v1/session_service_pb.ts";
+import { ModelCredentialService } from "#gen/agentmesh/config/v1/model_credential_service_pb.ts";
 import { ResolutionService } from "#gen/agentmesh/config/v1/resolution_service_pb.ts";
 import { RunAdvancedSchema } from "#gen/agentmesh/event/v1/bus_pb.ts";
 import { ToolExecutionService } from "#gen/agentmesh/tool/v1/tool_execution_service_pb.ts";
 import { within } from "#platform/abortable.ts";
+import type { Subscription } from "#platform/bus/bus.ts";
 import { createOperatorFetch } from "#platform/egress/operator-fetch.ts";
+import { createTenantFetch } from "#platform/egress/tenant-fetch.ts";
 import type { Platform, Running } from "#platform/module/module.ts";
+import { type LoadedPlugins, loadPlugins } from "#platform/plugin/load-plugins.ts";
 import { onward } from "#platform/rpc/call.ts";
 import { inject } from "#platform/telemetry/trace-context.ts";
 import type { AgentConfig } from "./config.ts";
@@ -18,13 +22,19 @@ import { chatHandler } from "./handlers/chat.ts";
 import { runHandler } from "./handlers/run.ts";
 import { sessionHandler } from "./handlers/session.ts";
 import { tailHandler } from "./handlers/tail.ts";
+import { breakerMetric } from "./llm/breaker-metric.ts";
 import { createModels } from "./llm/models.ts";
+import { createPricing } from "./llm/pricing.ts";
 import { isTerminal } from "./runs/event-envelope.ts";
+import { LastResort } from "./runs/last-resort.ts";
 import { abandon, LiveRuns } from "./runs/live-runs.ts";
+import { NeighbourAnswers } from "./runs/neighbour-answers.ts";
 import { Reaper } from "./runs/reaper.ts";
 import { RemoteTails } from "./runs/remote-tails.ts";
 import { createExecutor } from "./runs/run-executor.ts";
 import { CancelRequest } from "./runs/run-failure.ts";
+import { RunModels } from "./runs/run-models.ts";
+import { KnownPlans } from "./runs/run-plan.ts";
 import { runSubject } from "./runs/run-subject.ts";
 import { openToolsOf } from "./runs/run-tools.ts";
 import { Runs } from "./runs/runs.ts";
@@ -36,6 +46,15 @@ const CANCEL_MS = 10_000;
 const REAP_MARGIN_MS = 3_000;
 /** For runs that a stop without a drain cancels to write that they were. */
 const LAST_WORDS_MS = 2_000;
+
+/** A tenant's own model server may take its time and say much; everything else of its door is as strict as for others. */
+const TENANT_MODELS = {
+  headersTimeoutMs: 300_000,
+  bodyIdleTimeoutMs: 120_000,
+  totalTimeoutMs: 3_600_000,
+  maxBodyBytes: 128 * 1024 * 1024,
+  connectionsPerOrigin: 64,
+};
 
 /** The agent service, and what of it can be looked at from inside. */
 export interface AgentService extends Running {
@@ -49,6 +68,7 @@ export function assembleAgent(config: AgentConfig, platform: Platform): AgentSer
   const { leaseMs, heartbeatMs, reaperMs } = config;
   const events = createAgentEvents(log, platform.metrics);
   const egress = createOperatorFetch({ headers: traceHeaders });
+  const tenantEgress = createTenantFetch({ ...TENANT_MODELS, trustedOrigins: config.models.trustedOrigins });
   const resolution = links.to(ResolutionService);
   const liveRuns = new LiveRuns({ database, owner: instanceId, leaseMs, heartbeatMs, log });
   const remoteTails = new RemoteTails({ clientAt: (address) => links.at(RunTailService, address), bus });
@@ -57,6 +77,21 @@ export function assembleAgent(config: AgentConfig, platform: Platform): AgentSer
     const advanced = create(RunAdvancedSchema, { runId: event.runId, seq: event.seq, terminal: isTerminal(event) });
     bus.notify(runSubject(tenantId, event.runId), toBinary(RunAdvancedSchema, advanced));
   };
+  const answers = new NeighbourAnswers({ ttlMs: config.answersTtlMs });
+  let following: Subscription | undefined;
+  let plugins: LoadedPlugins | undefined;
+  const models = new RunModels({
+    models: createModels(
+      config.models,
+      { fetch: egress.fetch, tenantFetch: tenantEgress.fetch },
+      { breaker: { onChange: breakerMetric(platform.metrics) } },
+    ),
+    config: config.models,
+    credentials: links.to(ModelCredentialService),
+    answers,
+  });
+  const pricing = createPricing({ overrides: config.models.prices, onUnknown: events.priceUnknown });
+  const hooks = { plugins: () => plugins, timeoutMs: config.pluginTimeoutMs, log };
   const runs = new Runs({
     database,
     bus,
@@ -70,13 +105,22 @@ export function assembleAgent(config: AgentConfig, platform: Platform): AgentSer
     cancelWaitMs: leaseMs + reaperMs + REAP_MARGIN_MS,
     drain: draining.signal,
     announce,
-    resolveAgent: (call, agentId) => resolution.resolveAgent({ agentId }, onward(call, RESOLVE_MS)),
+    resolveAgent: (call, agentId, endUserId) =>
+      answers.get(call.principal, ["agent", agentId, endUserId], () =>
+        resolution.resolveAgent({ agentId, endUserId }, onward(call, RESOLVE_MS)),
+      ),
+    models,
+    hooks,
+    knownPlans: new KnownPlans(),
     async cancelAt(call, address, runId, cause) {
       await links.at(RunTailService, address).cancelOwnedRun({ runId, cause }, onward(call, CANCEL_MS));
     },
     executor: createExecutor({
-      models: createModels(config.anthropic, egress.fetch),
-      openTools: openToolsOf(links.to(ToolExecutionService)),
+      models,
+      openTools: openToolsOf(links.to(ToolExecutionService), answers),
+      hooks,
+      lastResort: new LastResort(platform.cache, config.cachedAnswerTtlMs),
+      pricing,
       events,
       runTimeoutMs: config.runTimeoutMs,
     }),
@@ -94,6 +138,9 @@ export function assembleAgent(config: AgentConfig, platform: Platform): AgentSer
     leaseMs,
     everyMs: reaperMs,
     log,
+    maxAttempts: config.maxAttempts,
+    takeUp: (call, started) => runs.takeUp(call, started),
+    onTakenUp: events.runTakenUp,
     onReaped: events.runReaped,
     announce,
   });
@@ -111,7 +158,11 @@ export function assembleAgent(config: AgentConfig, platform: Platform): AgentSer
       router.service(SessionService, sessionHandler(sessions, pageTokens));
       router.service(RunTailService, tailHandler(runs));
     },
-    async start() {
+    async start(signal) {
+      const onUnloadFailed = (plugin: string, error: unknown) =>
+        log.warn({ event: "plugin.unload_failed", resource: plugin, err: error }, "a plugin could not let go");
+      plugins = await loadPlugins(config.pluginModules, { signal, onUnloadFailed });
+      following = await answers.follow(database, bus);
       liveRuns.start();
       reaper.start();
     },
@@ -130,9 +181,12 @@ export function assembleAgent(config: AgentConfig, platform: Platform): AgentSer
       await within(cancelAll(), LAST_WORDS_MS, () => new Error("late")).catch(() => {});
       for (const run of liveRuns.all()) abandon(run);
       remoteTails.close();
+      await following?.unsubscribe();
       await reaper.stop();
       await liveRuns.stop();
       await egress.close();
+      await tenantEgress.close();
+      await plugins?.unload();
     },
   };
 }

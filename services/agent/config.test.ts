@@ -7,10 +7,10 @@ const read = (agent: object) => loadConfig(readAgentConfig, { env: {}, dir: fals
 
 describe("the agent's configuration", () => {
   test("has the figures of its README", () => {
-    const { leaseMs, heartbeatMs, reaperMs, streamHeartbeatMs, runTimeoutMs } = read({});
+    const { leaseMs, heartbeatMs, reaperMs, streamHeartbeatMs, runTimeoutMs, answersTtlMs } = read({});
     assert.deepEqual(
-      [leaseMs, heartbeatMs, reaperMs, streamHeartbeatMs, runTimeoutMs],
-      [10_000, 3_000, 2_000, 15_000, 3_600_000],
+      [leaseMs, heartbeatMs, reaperMs, streamHeartbeatMs, runTimeoutMs, answersTtlMs],
+      [10_000, 3_000, 2_000, 15_000, 3_600_000, 10_000],
     );
   });
 

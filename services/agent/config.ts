@@ -1,21 +1,30 @@
 import type { ConfigSource } from "#platform/config/source.ts";
-import type { Secret } from "#platform/telemetry/secret.ts";
+import { readPluginConfig } from "#platform/plugin/plugin-config.ts";
+import { type ModelSettings, readModelSettings } from "./llm/config.ts";
 
 export interface AgentConfig {
   /** How long an owner may be silent before another process ends its runs. */
   readonly leaseMs: number;
   readonly heartbeatMs: number;
   readonly reaperMs: number;
+  readonly maxAttempts: number;
   /** Silence on an event stream before a heartbeat frame. */
   readonly streamHeartbeatMs: number;
   /** Longest life of a run. */
   readonly runTimeoutMs: number;
-  readonly anthropic: { readonly apiKey: Secret<string> | undefined; readonly baseUrl: string };
+  /** How long an agent and its tools are known without being asked for again; 0: never. */
+  readonly answersTtlMs: number;
+  /** How long an answer may be given again when no model is available. */
+  readonly cachedAnswerTtlMs: number;
+  /** How long one hook of a plugin may take. */
+  readonly pluginTimeoutMs: number;
+  /** Plugins whose hooks and prompts agents may have. */
+  readonly pluginModules: readonly string[];
+  readonly models: ModelSettings;
 }
 
 export function readAgentConfig(source: ConfigSource): AgentConfig {
   const agent = source.section("agent");
-  const anthropic = source.section("models.anthropic");
   const leaseMs = agent.duration("lease", {
     default: "10s",
     min: "500ms",
@@ -32,6 +41,12 @@ export function readAgentConfig(source: ConfigSource): AgentConfig {
   return {
     leaseMs,
     heartbeatMs,
+    maxAttempts: agent.int("max_attempts", {
+      default: 5,
+      min: 1,
+      max: 100,
+      doc: "Processes that may work on one run, each after the one before it was lost; 1: a lost run fails.",
+    }),
     reaperMs: agent.duration("reaper_interval", {
       default: "2s",
       min: "100ms",
@@ -50,15 +65,25 @@ export function readAgentConfig(source: ConfigSource): AgentConfig {
       max: "24h",
       doc: "Longest life of a run; then it ends as failed with RUN_TIMEOUT.",
     }),
-    anthropic: {
-      apiKey: anthropic.secret("api_key", {
-        optional: true,
-        doc: "Key of the Anthropic API; without one the demo model answers.",
-      }),
-      baseUrl: anthropic.url("base_url", {
-        default: "https://api.anthropic.com",
-        doc: "Base address of the Anthropic API.",
-      }),
-    },
+    answersTtlMs: agent.duration("answers_ttl", {
+      default: "10s",
+      min: "0s",
+      max: "5m",
+      doc: "How long a process goes by what config and tool told it of an agent when no event tells it of a change; 0s asks every time.",
+    }),
+    cachedAnswerTtlMs: agent.duration("cached_answer_ttl", {
+      default: "6h",
+      min: "1s",
+      max: "24h",
+      doc: "How long an answer may be given again, to a tenant that wants that, when no model is available.",
+    }),
+    pluginTimeoutMs: agent.duration("plugin_hook_timeout", {
+      default: "5s",
+      min: "10ms",
+      max: "1m",
+      doc: "How long one hook of a plugin may take; then the text stays as it was.",
+    }),
+    pluginModules: readPluginConfig(source).modules,
+    models: readModelSettings(source),
   };
 }

@@ -53,6 +53,16 @@ export function poolFull(scope: "tenant" | "server", retryAfterMs: number): AppE
   });
 }
 
+/** The tenant's input guard has refused a message; what it found is in the audit, and not told to who tries. */
+export function inputRefused(): AppError {
+  return new AppError({
+    code: Code.PermissionDenied,
+    reason: "POLICY_DENIED",
+    message: "The message was refused: it looks like an attempt to change what the agent was told to do.",
+    facts: { policy: "input_guard" },
+  });
+}
+
 /** The owner of a run could not be asked to cancel it, and it has not lost the run in time. */
 export function ownerUnreachable(): AppError {
   return dependencyDown("the replica that works on the run");

@@ -20,7 +20,10 @@ export interface ObservedRun {
 /** Business events of the agent service, under the design document's names. */
 export interface AgentEvents {
   runBegan(call: Call, started: StartedRun): ObservedRun;
+  runTakenUp(tenantId: string, runId: string, attempt: number): void;
   runReaped(tenantId: string, runId: string): void;
+  /** A model was called of which no price is known. */
+  priceUnknown(provider: string, model: string): void;
 }
 
 export function createAgentEvents(log: Log, metrics: Metrics): AgentEvents {
@@ -67,9 +70,17 @@ export function createAgentEvents(log: Log, metrics: Metrics): AgentEvents {
       };
     },
 
+    runTakenUp(tenantId, runId, attempt) {
+      const about = { event: "agent.run.taken_up", tenant_id: tenantId, run_id: runId, attempt };
+      log.warn(about, "a run's owner is gone; the run goes on here");
+    },
     runReaped(tenantId, runId) {
       measured.requests.inc({ tenant_id: tenantId, status: "error" });
       log.warn({ event: "agent.run.owner_lost", tenant_id: tenantId, run_id: runId }, "a run's owner is gone");
+    },
+
+    priceUnknown(provider, model) {
+      log.warn({ event: "model.price_unknown", provider, model }, "no price is known; set models.prices");
     },
   };
 }

@@ -8,7 +8,7 @@ import { contentToProto } from "./domain/run-input.ts";
 import { sessionEtag } from "./sessions/sessions.ts";
 import type { MessageRow } from "./store/message-store.ts";
 import type { RunRow } from "./store/run-store.ts";
-import type { SessionRow } from "./store/session-store.ts";
+import type { Escalation, SessionRow } from "./store/session-store.ts";
 
 export function runToProto(run: RunRow): MessageInitShape<typeof RunSchema> {
   return {
@@ -23,6 +23,7 @@ export function runToProto(run: RunRow): MessageInitShape<typeof RunSchema> {
     endUserId: run.end_user_id,
     createTime: timestampFromDate(run.create_time),
     updateTime: timestampFromDate(run.update_time),
+    attempt: run.attempt,
     ...(run.end_time === null ? {} : { endTime: timestampFromDate(run.end_time) }),
     ...(run.error === null ? {} : { error: fromBinary(StatusSchema, run.error) }),
     ...(run.usage === null ? {} : { usage: fromBinary(UsageSummarySchema, run.usage) }),
@@ -42,7 +43,12 @@ export function sessionToProto(session: SessionRow): MessageInitShape<typeof Ses
     etag: sessionEtag(session),
     createTime: timestampFromDate(session.create_time),
     updateTime: timestampFromDate(session.update_time),
+    ...(session.escalation === null ? {} : { escalation: escalationToProto(session.escalation) }),
   };
+}
+
+function escalationToProto({ reason, priority, run_id: runId, create_time }: Escalation) {
+  return { reason, priority, runId, createTime: timestampFromDate(new Date(create_time)) };
 }
 
 /** Where a page of messages begins: a stored message, and which of its parts. */

@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { fromBinary } from "@bufbuild/protobuf";
+import { create, fromBinary } from "@bufbuild/protobuf";
 import { Code } from "@connectrpc/connect";
+import { AgentSchema } from "#gen/agentmesh/config/v1/agent_config_service_pb.ts";
+import { TenantTier } from "#gen/agentmesh/config/v1/tenant_service_pb.ts";
 import { AgentChangedSchema } from "#gen/agentmesh/event/v1/bus_pb.ts";
 import { newId } from "#platform/id.ts";
 import type { Principal } from "#platform/rpc/principal.ts";
@@ -24,6 +26,8 @@ const NO_TENANT = {
   reason: "RESOURCE_NOT_FOUND",
   facts: { resource_type: "tenant" },
 };
+const HAIKU = "claude-haiku-5-5";
+const route = (more: object = {}) => ({ name: "a", llmModel: HAIKU, ...more });
 
 describe("AgentConfigService", { skip: skipWithoutPostgres() }, () => {
   let database: TestDatabase;
@@ -78,21 +82,38 @@ describe("AgentConfigService", { skip: skipWithoutPostgres() }, () => {
       promptTemplateId: "tpl_1",
       tools: ["todo", "calculator"],
       kbNamespaces: ["docs"],
-      compactionConfig: { threshold: 0.8, keep: [1, "two", null, { deep: true }] },
+      compactionConfig: {
+        preset: "coding_assistant",
+        enabled: false,
+        thresholdRatio: 0.5,
+        summaryPrompt: "Keep\nall.",
+        summaryModel: "claude-haiku-5-5",
+        keepTurns: 7,
+      },
       adapter: "support",
       plugins: ["audit"],
-      routes: [{ when: "needs_code", model: "x" }, {}],
+      routes: [
+        {
+          name: "code",
+          condition: "context.needs_code == true",
+          priority: 5,
+          llmProvider: "demo",
+          llmModel: "demo",
+          fallbacks: [{ llmProvider: "anthropic", llmModel: "claude-haiku-5-5" }],
+        },
+        { name: "rest", condition: "", priority: 0, llmProvider: "", llmModel: "claude-haiku-4-5", fallbacks: [] },
+      ],
+      fallbacks: [{ llmProvider: "demo", llmModel: "demo-2" }],
     };
     const agent = await mesh.add(caller, asked);
     const read = await mesh.get(caller, agent.agentId);
-    for (const [field, value] of Object.entries(asked))
-      assert.deepEqual(read[field as keyof typeof read], value, field);
+    const expected = create(AgentSchema, asked);
+    for (const field of Object.keys(asked) as (keyof typeof asked)[])
+      assert.deepEqual(read[field], expected[field], field);
   });
 
   test("bad input is refused with the fields that are wrong", async () => {
     const caller = await mesh.tenant();
-    let deep: object = {};
-    for (let i = 0; i < 17; i++) deep = { deep };
     const table: [object, string[]][] = [
       [{ name: "" }, ["agent.name"]],
       [{ name: "   " }, ["agent.name"]],
@@ -116,12 +137,51 @@ describe("AgentConfigService", { skip: skipWithoutPostgres() }, () => {
       [{ tools: ["no such!"] }, ["agent.tools[0]"]],
       [{ tools: ["todo", "todo"] }, ["agent.tools"]],
       [{ kbNamespaces: ["a\nb"] }, ["agent.kb_namespaces[0]"]],
-      [{ compactionConfig: { a: "\u0000" } }, ["agent.compaction_config"]],
-      [{ compactionConfig: { "\u0000": 1 } }, ["agent.compaction_config"]],
-      [{ compactionConfig: { a: "x".repeat(70_000) } }, ["agent.compaction_config"]],
-      [{ compactionConfig: deep }, ["agent.compaction_config"]],
-      [{ routes: [{}, { when: "\u0000" }] }, ["agent.routes[1]"]],
+      [{ compactionConfig: { preset: "none" } }, ["agent.compaction_config.preset"]],
+      [{ compactionConfig: { preset: "toString" } }, ["agent.compaction_config.preset"]],
+      [{ compactionConfig: { thresholdRatio: 0.96 } }, ["agent.compaction_config.threshold_ratio"]],
+      [{ compactionConfig: { thresholdRatio: Number.NaN } }, ["agent.compaction_config.threshold_ratio"]],
+      [{ compactionConfig: { keepTurns: 0 } }, ["agent.compaction_config.keep_turns"]],
+      [{ compactionConfig: { summaryPrompt: " \n" } }, ["agent.compaction_config.summary_prompt"]],
+      [{ compactionConfig: { summaryPrompt: "\u0000" } }, ["agent.compaction_config.summary_prompt"]],
+      [{ compactionConfig: { summaryModel: "claude-opus-5-5" } }, ["agent.compaction_config.summary_model"]],
       [{ adapter: "a\tb", plugins: ["\u0007"] }, ["agent.adapter", "agent.plugins[0]"]],
+      [{ adapter: "constructor" }, ["agent.adapter"]],
+      [{ plugins: ["ok", "Not Ok", "ok"] }, ["agent.plugins[1]", "agent.plugins[2]"]],
+      [{ llmProvider: "openai" }, ["agent.llm_model"]],
+      [{ llmProvider: "openai", llmModel: "gpt-5" }, ["agent.llm_model"]],
+      [{ fallbacks: [{ llmModel: "claude-opus-5-5" }] }, ["agent.fallbacks[0].llm_model"]],
+      [{ fallbacks: [{ llmProvider: "skynet", llmModel: "claude-haiku-5" }] }, ["agent.fallbacks[0].llm_provider"]],
+      [{ fallbacks: [{ llmProvider: "openai", llmModel: "gpt-5" }] }, ["agent.fallbacks[0].llm_model"]],
+      [{ fallbacks: [{ llmModel: "" }] }, ["agent.fallbacks[0].llm_model"]],
+      [{ fallbacks: [{ llmModel: HAIKU }, { llmModel: HAIKU }] }, ["agent.fallbacks[1]"]],
+      [{ llmModel: HAIKU, fallbacks: [{ llmProvider: "anthropic", llmModel: HAIKU }] }, ["agent.fallbacks[0]"]],
+      [{ fallbacks: Array.from({ length: 6 }, (_, i) => ({ llmModel: `${HAIKU}${i}` })) }, ["agent.fallbacks"]],
+      [{ routes: [route({ name: "" })] }, ["agent.routes[0].name"]],
+      [{ routes: [route({ name: " " })] }, ["agent.routes[0].name"]],
+      [{ routes: [route({ name: "a\nb" })] }, ["agent.routes[0].name"]],
+      [{ routes: [route(), route()] }, ["agent.routes[1].name"]],
+      [{ routes: [route({ llmModel: "" })] }, ["agent.routes[0].llm_model"]],
+      [{ routes: [route({ llmModel: "claude-opus-5-5" })] }, ["agent.routes[0].llm_model"]],
+      [{ routes: [route({ llmProvider: "skynet" })] }, ["agent.routes[0].llm_provider"]],
+      [{ routes: [route({ priority: 1001 })] }, ["agent.routes[0].priority"]],
+      [{ routes: [route(), route({ name: "b", condition: "tenant.tier = 'pro'" })] }, ["agent.routes[1].condition"]],
+      [{ routes: [route({ condition: "\u0000" })] }, ["agent.routes[0].condition"]],
+      [{ routes: [route({ condition: "user.name == 'x'" })] }, ["agent.routes[0].condition"]],
+      [{ routes: [route({ condition: "x".repeat(2001) })] }, ["agent.routes[0].condition"]],
+      [{ routes: [route({ fallbacks: [{ llmModel: HAIKU }] })] }, ["agent.routes[0].fallbacks[0]"]],
+      [
+        { routes: [route({ fallbacks: [{ llmProvider: "demo", llmModel: "demo" }, { llmModel: "gpt-5" }] })] },
+        ["agent.routes[0].fallbacks[1].llm_model"],
+      ],
+      [
+        {
+          routes: Array.from({ length: 12 }, (_, i) =>
+            route({ name: `r${i}`, condition: `agent.id == '${"x".repeat(1_900)}'` }),
+          ),
+        },
+        ["agent.routes"],
+      ],
       [{ name: "", llmProvider: "x", tools: ["y"] }, ["agent.name", "agent.llm_provider", "agent.tools[0]"]],
     ];
     for (const [agent, fields] of table) {
@@ -263,7 +323,7 @@ describe("AgentConfigService", { skip: skipWithoutPostgres() }, () => {
         description: "one",
         tools: ["todo"],
         temperature: 1.5,
-        compactionConfig: { a: 1 },
+        compactionConfig: { preset: "data_analysis" },
       });
       const paths = ["description", "tools", "temperature", "compaction_config", "agent_id", "etag"];
       const cleared = await mesh.update(caller, { agentId, name: "ignored" }, paths);
@@ -275,7 +335,7 @@ describe("AgentConfigService", { skip: skipWithoutPostgres() }, () => {
 
     test("with * replaces everything", async () => {
       const caller = await mesh.tenant();
-      const { agentId } = await mesh.add(caller, { description: "one", maxTokens: 5, adapter: "x" });
+      const { agentId } = await mesh.add(caller, { description: "one", maxTokens: 5, adapter: "support" });
       const replaced = await mesh.update(caller, { agentId, name: "New", systemPrompt: "hi" }, ["*"]);
       assert.deepEqual(
         [replaced.name, replaced.description, replaced.maxTokens, replaced.adapter, replaced.systemPrompt],
@@ -295,6 +355,9 @@ describe("AgentConfigService", { skip: skipWithoutPostgres() }, () => {
         "name.x",
         "tools.0",
         "compaction_config.a",
+        "compaction_config.preset.x",
+        "routes.name",
+        "routes[0]",
         "",
         "Name",
         "displayName",
@@ -303,6 +366,39 @@ describe("AgentConfigService", { skip: skipWithoutPostgres() }, () => {
         assert.deepEqual([refused.code, refused.reason], [Code.InvalidArgument, "UPDATE_MASK_INVALID"], path);
       }
       assert.deepEqual(await mesh.get(caller, agent.agentId), agent);
+    });
+
+    test("with a path into compaction_config changes that field of it only", async () => {
+      const caller = await mesh.tenant();
+      const { agentId } = await mesh.add(caller, { compactionConfig: { preset: "data_analysis", keepTurns: 5 } });
+      const asked = { agentId, compactionConfig: { thresholdRatio: 0.3, keepTurns: 9 } };
+      const { compactionConfig } = await mesh.update(caller, asked, [
+        "compaction_config.threshold_ratio",
+        "compaction_config.preset",
+      ]);
+      const { preset, thresholdRatio, keepTurns } = compactionConfig ?? {};
+      assert.deepEqual([preset, thresholdRatio, keepTurns], ["", 0.3, 5]);
+      assert.deepEqual(
+        await violations(
+          mesh.update(caller, { agentId, compactionConfig: { preset: "x" } }, ["compaction_config.preset"]),
+        ),
+        ["agent.compaction_config.preset"],
+      );
+    });
+
+    test("that changes the provider looks at every model that goes by it", async () => {
+      const caller = await mesh.tenant({ tier: TenantTier.STARTER });
+      const { agentId } = await mesh.add(caller, {
+        compactionConfig: { summaryModel: "claude-haiku-5-5" },
+        routes: [route()],
+        fallbacks: [{ llmModel: "claude-haiku-4-5" }],
+      });
+      assert.deepEqual(await violations(mesh.update(caller, { agentId, llmProvider: "openai" }, ["llm_provider"])), [
+        "agent.llm_model",
+      ]);
+      const openai = { agentId, llmProvider: "openai", llmModel: "gpt-5-mini" };
+      const { llmProvider, llmModel } = await mesh.update(caller, openai, ["llm_provider", "llm_model"]);
+      assert.deepEqual([llmProvider, llmModel], ["openai", "gpt-5-mini"]);
     });
 
     test("that names nothing answers with the agent as it is", async () => {

@@ -54,6 +54,15 @@ export function modelNotAllowed(agentId: string, model: string): AppError {
   });
 }
 
+/** It was sealed under a root secret that is gone, or its row was altered. */
+export function credentialUnreadable(provider: string): AppError {
+  return new AppError({
+    code: Code.Internal,
+    reason: "INTERNAL",
+    message: `The tenant's credential for ${provider} cannot be opened. Put it again.`,
+  });
+}
+
 export function updateMaskInvalid(path: string, why: string): AppError {
   return new AppError({
     code: Code.InvalidArgument,

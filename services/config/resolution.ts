@@ -1,8 +1,14 @@
 import { create, fromJsonString, toJsonString } from "@bufbuild/protobuf";
 import {
+  type ResolveAgentRequest,
   type ResolveAgentResponse,
   ResolveAgentResponseSchema,
 } from "#gen/agentmesh/config/v1/resolution_service_pb.ts";
+import {
+  type GetUserProfileResponse,
+  GetUserProfileResponseSchema,
+  type UserProfile,
+} from "#gen/agentmesh/config/v1/user_profile_service_pb.ts";
 import type { Bus, BusMessage, Subscription } from "#platform/bus/bus.ts";
 import { isId } from "#platform/id.ts";
 import type { Cache } from "#platform/redis/cache.ts";
@@ -12,16 +18,25 @@ import { type Call, withSignal } from "#platform/rpc/call.ts";
 import { notFound, raise } from "#platform/rpc/errors.ts";
 import { resolveAgent } from "./domain/resolve-agent.ts";
 import { DELETED, SUSPENDED } from "./domain/tenant-rules.ts";
+import { reaches } from "./domain/user-profiles.ts";
 import { tenantSuspended } from "./errors.ts";
 import type { ConfigEvents } from "./events.ts";
 import type { ConfigStore } from "./store/config-store.ts";
 
 /** All that is cached of a tenant's agents; invalidated together, for a tenant's change can change every agent. */
 const NAMESPACE = "config.agent";
+/** The same of its users' profiles, which change without its agents and by far more often. */
+const PROFILES = "config.profile";
 
 const codec = {
   encode: (value: ResolveAgentResponse) => toJsonString(ResolveAgentResponseSchema, value),
   decode: (text: string) => fromJsonString(ResolveAgentResponseSchema, text),
+};
+
+/** A user without a profile is an answer too, and the most frequent one. */
+const profileCodec = {
+  encode: (value: GetUserProfileResponse) => toJsonString(GetUserProfileResponseSchema, value),
+  decode: (text: string) => fromJsonString(GetUserProfileResponseSchema, text),
 };
 
 export interface ResolutionDeps {
@@ -39,10 +54,15 @@ export class Resolution {
     this.#deps = deps;
   }
 
-  /** An agent of the caller's tenant, or its default agent when none is named. */
-  async resolve(call: Call, agentId: string): Promise<ResolveAgentResponse> {
+  /** An agent of the caller's tenant, or its default agent when none is named, and what is known of the user. */
+  async resolve(call: Call, { agentId, endUserId }: ResolveAgentRequest): Promise<ResolveAgentResponse> {
+    const [resolved, userProfile] = await Promise.all([this.#agent(call, agentId), this.#profile(call, endUserId)]);
+    return userProfile === undefined ? resolved : { ...resolved, userProfile };
+  }
+
+  async #agent(call: Call, agentId: string): Promise<ResolveAgentResponse> {
     const { cache, ttlMs, events } = this.#deps;
-    const key = cacheKey({ tenantId: call.principal.tenantId, namespace: NAMESPACE, parts: [agentId] });
+    const key = cacheKey({ tenantId: call.principal.tenantId, namespace: NAMESPACE, parts: [agentId], version: 2 });
     let how: "loaded" | "shared" = "shared";
     const load = (signal: AbortSignal) => {
       how = "loaded";
@@ -51,6 +71,22 @@ export class Resolution {
     const found = await cached(cache, key, ttlMs, load, { signal: call.signal, codec });
     events.resolved(how);
     return found ?? raise(notFound("agent"));
+  }
+
+  async #profile(call: Call, endUserId: string): Promise<UserProfile | undefined> {
+    if (!reaches(call, endUserId)) return undefined;
+    const { cache, ttlMs, store } = this.#deps;
+    const { tenantId } = call.principal;
+    const key = cacheKey({ tenantId, namespace: PROFILES, parts: [endUserId] });
+    const load = (signal: AbortSignal) =>
+      store.read(withSignal(call, signal), { tenantId, crossed: false }, "user_profile.resolved", async (unit) =>
+        create(GetUserProfileResponseSchema, { profile: await unit.profiles.get(endUserId) }),
+      );
+    return (await cached(cache, key, ttlMs, load, { signal: call.signal, codec: profileCodec }))?.profile;
+  }
+
+  invalidateProfiles(tenantId: string): Promise<void> {
+    return this.#deps.cache.invalidate({ tenantId, namespace: PROFILES });
   }
 
   invalidate(tenantId: string): Promise<void> {
@@ -62,13 +98,17 @@ export class Resolution {
    * that are not, and makes up for a writer that died in between.
    */
   async follow(bus: Bus): Promise<Subscription[]> {
-    const heard = ({ subject }: BusMessage) => {
-      const tenantId = subject.split(".")[3];
-      if (isId("ten", tenantId)) void this.invalidate(tenantId);
-    };
+    const on = (subject: string, invalidate: (tenantId: string) => Promise<void>) =>
+      bus.listen(subject, (message: BusMessage) => {
+        const tenantId = message.subject.split(".")[3];
+        if (isId("ten", tenantId)) void invalidate(tenantId);
+      });
+    const agents = (tenantId: string) => this.invalidate(tenantId);
     return Promise.all([
-      bus.listen("agentmesh.config.v1.*.agent_changed", heard),
-      bus.listen("agentmesh.tenant.v1.*.changed", heard),
+      on("agentmesh.config.v1.*.agent_changed", agents),
+      on("agentmesh.config.v1.*.credential_changed", agents),
+      on("agentmesh.tenant.v1.*.changed", agents),
+      on("agentmesh.config.v1.*.profile_changed", (tenantId) => this.invalidateProfiles(tenantId)),
     ]);
   }
 
@@ -79,7 +119,9 @@ export class Resolution {
       if (tenant === undefined || tenant.status === DELETED) return undefined;
       if (tenant.status === SUSPENDED) throw tenantSuspended();
       const agent = agentId === "" ? await unit.defaultAgent() : await unit.agent(agentId);
-      return agent && create(ResolveAgentResponseSchema, resolveAgent(agent, tenant));
+      if (agent === undefined) return undefined;
+      const own = (await unit.credentials.list()).map(({ credential }) => credential.llmProvider);
+      return create(ResolveAgentResponseSchema, resolveAgent(agent, tenant, own));
     });
   }
 }

@@ -9,14 +9,16 @@ describe("config's tables", { skip: skipWithoutPostgres() }, () => {
   test("all of them are protected", async () => {
     await using database = await configDatabase();
     const tables = await assertTenantTablesProtected(database.db);
-    const names = ["agent_versions", "agents", "audit", "idempotency_keys", "outbox", "tenants"];
+    const names = "agent_versions agents audit idempotency_keys model_credentials outbox tenants user_profiles".split(
+      " ",
+    );
     assert.deepEqual(
       tables.filter((table) => table.startsWith("config.")),
       names.map((name) => `config.${name}`),
     );
   });
 
-  test("the worker reads the register of tenants, writes none of it, and sees no agent", async () => {
+  test("the worker reads the register of tenants, writes none of it, and sees no agent, profile or credential", async () => {
     await using database = await configDatabase();
     const may = (sql: string) =>
       database.db
@@ -31,8 +33,10 @@ describe("config's tables", { skip: skipWithoutPostgres() }, () => {
         change: await may("UPDATE config.tenants SET epoch = epoch + 1"),
         agents: await may("SELECT FROM config.agents"),
         versions: await may("SELECT FROM config.agent_versions"),
+        profiles: await may("SELECT FROM config.user_profiles"),
+        credentials: await may("SELECT FROM config.model_credentials"),
       },
-      { list: true, change: false, agents: false, versions: false },
+      { list: true, change: false, agents: false, versions: false, profiles: false, credentials: false },
     );
   });
 

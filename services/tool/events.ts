@@ -14,6 +14,8 @@ export interface ObservedCall {
   ended(executed: ExecutedCall): void;
   /** The tool ignores its signal and runs on, unheard. */
   abandoned(): void;
+  /** What a provider made for the call was not let go of. */
+  disposeFailed(provider: string, error: unknown): void;
 }
 
 /** Business events of the tool service, under the design document's names. */
@@ -35,22 +37,37 @@ export function createToolEvents(log: Log, metrics: Metrics): ToolEvents {
       const observed: ObservedCall = {
         ended({ outcome, result, args, durationMs, error }) {
           const success = !result.isError;
-          toolCalls.inc({ tenant_id, tool_name: tool, status: success ? "success" : "error" });
-          toolDuration.observe({ tool_name: tool }, durationMs / 1000);
-          if (outcome === "failed") lines.error(error, { tool, call_id: callId });
-          lines.toolCall({ tool, callId, args, durationMs: Math.round(durationMs), success });
+          if (outcome === "replayed") {
+            ownLog.info(
+              { event: "tool.replayed", tool, call_id: callId },
+              "a repeated call got its first answer again",
+            );
+          } else if (outcome === "unknown") {
+            const fields = { event: "tool.outcome_unknown", tool, call_id: callId };
+            ownLog.warn(fields, "a call was lost with its process and is not run again");
+          } else {
+            toolCalls.inc({ tenant_id, tool_name: tool, status: success ? "success" : "error" });
+            toolDuration.observe({ tool_name: tool }, durationMs / 1000);
+            if (outcome === "failed") lines.error(error, { tool, call_id: callId });
+            lines.toolCall({ tool, callId, args, durationMs: Math.round(durationMs), success });
+          }
           span.setAttributes({
             "tool.args": JSON.stringify(maskJson(args)) ?? "",
             "tool.result_length": lengthOf(result),
             "tool.outcome": outcome,
           });
-          if (!success) failure = { error: error ?? new Error(`the call ended as ${outcome}`) };
+          if (!success && outcome !== "replayed")
+            failure = { error: error ?? new Error(`the call ended as ${outcome}`) };
         },
         abandoned() {
           ownLog.warn(
             { event: "tool.abandoned", tool, call_id: callId },
             "a tool ignores its signal and was left behind",
           );
+        },
+        disposeFailed(provider, error) {
+          const fields = { event: "tool.dispose_failed", tool, call_id: callId, provider, err: error };
+          ownLog.warn(fields, "a provider could not let go of what it made for a call");
         },
       };
       return inContext(contextOf(span), async () => {

@@ -4,11 +4,11 @@ import { after, before, describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Code } from "@connectrpc/connect";
 import { newId } from "#platform/id.ts";
+import { defineTool, type ToolContext, type ToolOutput } from "#platform/plugin/define-tool.ts";
+import { ToolError } from "#platform/plugin/tool-error.ts";
 import type { Principal } from "#platform/rpc/principal.ts";
 import { skipWithoutPostgres, type TestDatabase } from "#platform/testing/private-postgres.ts";
 import { callAs, refusal } from "#platform/testing/service-under-test.ts";
-import { defineTool, type ToolContext, type ToolOutput } from "./domain/define-tool.ts";
-import { ToolError } from "./errors.ts";
 import { caller, type OpenTools, openTools, toolDatabase } from "./testing/tool-service.ts";
 
 type Run = (

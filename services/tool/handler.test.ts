@@ -30,20 +30,38 @@ describe("ToolService", { skip: skipWithoutPostgres() }, () => {
     const { tools, nextPageToken } = await open.tools.listTools({}, callAs(caller()));
     assert.deepEqual(
       tools.map(({ name }) => name),
-      ["calculator", "current_time", "todo"],
+      [
+        "analyze_spending",
+        "calculator",
+        "check_balance",
+        "check_inventory",
+        "create_order",
+        "current_time",
+        "escalate_to_human",
+        "get_product_details",
+        "get_transaction_history",
+        "search_products",
+        "todo",
+        "track_order",
+        "transfer_funds",
+      ],
     );
     assert.equal(nextPageToken, "");
-    const told = tools.map(({ risk, concurrencySafe, idempotent, builtIn }) => [
-      risk,
-      concurrencySafe,
-      idempotent,
-      builtIn,
-    ]);
-    assert.deepEqual(told, [
-      [RiskClass.READ_ONLY, true, true, true],
-      [RiskClass.READ_ONLY, true, true, true],
-      [RiskClass.WRITE, false, true, true],
-    ]);
+    const risky = tools.filter(({ risk }) => risk !== RiskClass.READ_ONLY);
+    assert.deepEqual(
+      risky.map(({ name, risk, concurrencySafe, idempotent }) => [name, risk, concurrencySafe, idempotent]),
+      [
+        ["create_order", RiskClass.DESTRUCTIVE, false, true],
+        ["escalate_to_human", RiskClass.WRITE, true, true],
+        ["todo", RiskClass.WRITE, false, true],
+        ["transfer_funds", RiskClass.DESTRUCTIVE, false, true],
+      ],
+    );
+    assert.ok(tools.every(({ builtIn, idempotent, version }) => builtIn && idempotent && version === "1.0.0"));
+    assert.deepEqual(
+      [...new Set(tools.map(({ category }) => category))],
+      ["finance", "compute", "commerce", "support", "planning"],
+    );
     for (const tool of tools) {
       assert.equal(tool.toolId, tool.name);
       assert.ok(tool.description.length > 20 && tool.timeoutMs > 0 && tool.maxOutputBytes > 0);
@@ -53,16 +71,13 @@ describe("ToolService", { skip: skipWithoutPostgres() }, () => {
 
   test("lists in pages whose tokens open for the same tenant only", async () => {
     const by = caller();
-    const first = await open.tools.listTools({ pageSize: 2 }, callAs(by));
-    assert.deepEqual(
-      first.tools.map(({ name }) => name),
-      ["calculator", "current_time"],
-    );
+    const first = await open.tools.listTools({ pageSize: 12 }, callAs(by));
+    assert.deepEqual([first.tools.length, first.tools.at(-1)?.name], [12, "track_order"]);
     const next = { pageSize: 2, pageToken: first.nextPageToken };
     const second = await open.tools.listTools(next, callAs(by));
     assert.deepEqual(
       second.tools.map(({ name }) => name),
-      ["todo"],
+      ["transfer_funds"],
     );
     assert.equal(second.nextPageToken, "");
     const elsewhere = await refusal(open.tools.listTools(next, callAs(caller())));

@@ -7,8 +7,8 @@ import type {
   ToolExecutionService,
 } from "#gen/agentmesh/tool/v1/tool_execution_service_pb.ts";
 import type { ToolSchema, ToolService } from "#gen/agentmesh/tool/v1/tool_service_pb.ts";
+import type { CodeTool, Risk, ToolContent } from "#platform/plugin/define-tool.ts";
 import { callOf } from "#platform/rpc/call.ts";
-import type { CodeTool, Risk, ToolContent } from "./domain/define-tool.ts";
 import type { ExecutedCall } from "./domain/execution.ts";
 import type { Tools } from "./domain/tools.ts";
 
@@ -16,15 +16,15 @@ export function toolHandler(tools: Tools): ServiceImpl<typeof ToolService> {
   return {
     listTools(request, context) {
       const page = tools.list(callOf(context), request);
-      return { tools: page.tools.map(toolMessage), nextPageToken: page.nextPageToken };
+      return { tools: page.tools.map(toolMessage(tools)), nextPageToken: page.nextPageToken };
     },
-    getTool: (request) => ({ tool: toolMessage(tools.get(request.toolId)) }),
+    getTool: (request) => ({ tool: toolMessage(tools)(tools.get(request.toolId)) }),
   };
 }
 
 export function toolExecutionHandler(tools: Tools): ServiceImpl<typeof ToolExecutionService> {
   return {
-    describeTools: (request) => ({ tools: tools.describe(request.names).map(toolMessage) }),
+    describeTools: (request) => ({ tools: tools.describe(request.names).map(toolMessage(tools)) }),
     async *executeTool(request, context) {
       const execution = tools.execute(callOf(context), request);
       try {
@@ -36,15 +36,29 @@ export function toolExecutionHandler(tools: Tools): ServiceImpl<typeof ToolExecu
         await execution.return(undefined as never);
       }
     },
+    async readToolOutput({ sessionId, callId, offset, maxBytes }, context) {
+      const asked = { sessionId, callId, offset: Number(offset), maxBytes };
+      const { text, totalBytes, nextOffset } = await tools.readOutput(callOf(context), asked);
+      return { text, totalBytes: BigInt(totalBytes), nextOffset: BigInt(nextOffset) };
+    },
+    listOpenTodos: async ({ sessionId }, context) => ({ todos: await tools.openTodos(callOf(context), sessionId) }),
   };
 }
 
 type ResultFrame = MessageInitShape<typeof ExecuteToolResponseSchema>;
 
-function resultFrame({ result, durationMs }: ExecutedCall): ResultFrame {
-  const { content, structuredJson, isError, truncated } = result;
-  const value = { structuredJson, isError, truncated, durationMs: BigInt(Math.round(durationMs)) };
-  return { frame: { case: "result", value: { ...value, content: content.map(contentPart) } } };
+function resultFrame({ result, durationMs, callsLeft }: ExecutedCall): ResultFrame {
+  const { content, structuredJson, isError, truncated, escalation } = result;
+  const value = {
+    content: content.map(contentPart),
+    structuredJson,
+    isError,
+    truncated,
+    durationMs: BigInt(Math.round(durationMs)),
+    ...(callsLeft === undefined ? {} : { callsLeft }),
+    ...(escalation === undefined ? {} : { escalation }),
+  };
+  return { frame: { case: "result", value } };
 }
 
 function contentPart(part: ToolContent): MessageInitShape<typeof ContentPartSchema> {
@@ -59,18 +73,26 @@ const RISKS: Record<Risk, RiskClass> = {
   destructive: RiskClass.DESTRUCTIVE,
 };
 
-function toolMessage(tool: CodeTool): MessageInitShape<typeof ToolSchema> {
-  const { name, description, inputJson, risk, concurrencySafe, idempotent, timeoutMs, maxOutputBytes } = tool;
-  return {
-    toolId: name,
-    name,
-    description,
-    inputSchemaJson: inputJson,
-    risk: RISKS[risk],
-    concurrencySafe,
-    idempotent,
-    builtIn: true,
-    timeoutMs,
-    maxOutputBytes,
+function toolMessage(tools: Tools) {
+  return (tool: CodeTool): MessageInitShape<typeof ToolSchema> => {
+    const { name, description, inputJson, risk, concurrencySafe, idempotent, timeoutMs, maxOutputBytes } = tool;
+    const { ephemeral, permissions, callsPerMinute, category, version } = tool;
+    return {
+      toolId: name,
+      name,
+      description,
+      inputSchemaJson: inputJson,
+      risk: RISKS[risk],
+      concurrencySafe,
+      idempotent,
+      builtIn: tools.isBuiltIn(tool),
+      timeoutMs,
+      maxOutputBytes,
+      ephemeral,
+      permissions: [...permissions],
+      callsPerMinute,
+      category,
+      version,
+    };
   };
 }

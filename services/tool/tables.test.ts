@@ -9,22 +9,36 @@ describe("the tool service's tables", { skip: skipWithoutPostgres() }, () => {
   test("all of them are protected", async () => {
     await using database = await toolDatabase();
     const tables = await assertTenantTablesProtected(database.db);
-    const names = ["audit", "idempotency_keys", "outbox", "session_todos", "tool_calls"];
+    const demo = ["demo_order_items", "demo_orders", "demo_transfers"];
+    const platform = ["idempotency_keys", "outbox"];
+    const names = ["audit", ...demo, ...platform, "session_todos", "tool_calls", "tool_journal", "tool_outputs"];
     assert.deepEqual(
       tables.filter((table) => table.startsWith("tool.")),
       names.map((name) => `tool.${name}`),
     );
   });
 
-  test("the log of calls is only ever added to, and the worker sees neither it nor a to-do list", async () => {
+  test("the log of calls is only ever added to, and the worker sees neither it nor what belongs to a session", async () => {
     await using database = await toolDatabase();
-    for (const sql of ["UPDATE tool.tool_calls SET tool = 'x'", "DELETE FROM tool.tool_calls"]) {
+    for (const sql of [
+      "UPDATE tool.tool_calls SET tool = 'x'",
+      "DELETE FROM tool.tool_calls",
+      "DELETE FROM tool.demo_orders",
+    ]) {
       await assert.rejects(
         database.db.tenant(newId("ten"), (tx) => tx.execute(sql)),
         { code: "42501" },
       );
     }
-    for (const sql of ["SELECT FROM tool.tool_calls", "SELECT FROM tool.session_todos"]) {
+    for (const sql of [
+      "SELECT FROM tool.tool_calls",
+      "SELECT FROM tool.session_todos",
+      "SELECT content FROM tool.tool_outputs",
+      "SELECT result FROM tool.tool_journal",
+      "UPDATE tool.tool_journal SET state = 'UNKNOWN'",
+      "SELECT FROM tool.demo_orders",
+      "SELECT FROM tool.demo_transfers",
+    ]) {
       await assert.rejects(
         database.db.worker((tx) => tx.query(sql)),
         { code: "42501" },

@@ -36,5 +36,5 @@ export function anyText(random: Random, field: string, known: Known): string {
 /** More than a limit somewhere allows; mostly a little, seldom more than a whole request may have. */
 export function tooMuch(random: Random): number {
   if (random.chance(0.004)) return 4_300_000;
-  return random.pick([5_000, 100_001, 130_000]);
+  return random.pick([5_000, 5_000, 5_000, 100_001, 130_000]);
 }

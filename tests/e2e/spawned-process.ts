@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { spawnTied, type TiedChild } from "#platform/process/tied-child.ts";
+import { type Exit, spawnTied, type TiedChild } from "#platform/process/tied-child.ts";
 import { freePort } from "#platform/testing/free-port.ts";
 
 const ROOT = join(import.meta.dirname, "../..");
@@ -12,6 +12,8 @@ export interface SpawnedProcess {
   readonly name: string;
   readonly pid: number;
   readonly baseUrl: string;
+  /** Resolves when it has ended, however that came about. */
+  readonly exited: Promise<Exit>;
   /** What it has printed so far. */
   output(): string;
   /** Ends it with SIGKILL and waits until it is gone. */
@@ -21,9 +23,12 @@ export interface SpawnedProcess {
   stop(): Promise<number | null>;
 }
 
-/** Starts `node mesh/main.ts` with these settings and nothing of this machine's; resolves when it is ready. */
+/**
+ * Starts `node mesh/main.ts` with these settings and nothing of this machine's, on a free port or on the PORT of the
+ * settings; resolves when it is ready.
+ */
 export async function spawnMesh(name: string, settings: Record<string, string>): Promise<SpawnedProcess> {
-  const port = await freePort();
+  const port = settings["PORT"] ?? (await freePort());
   const lines: string[] = [];
   const child = spawnTied(process.execPath, [join(ROOT, "mesh/main.ts")], {
     cwd: ROOT,
@@ -43,6 +48,7 @@ export async function spawnMesh(name: string, settings: Record<string, string>):
     name,
     pid: child.pid ?? 0,
     baseUrl,
+    exited: child.exited,
     output,
     async kill() {
       await child.stop("SIGKILL");

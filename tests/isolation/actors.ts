@@ -3,8 +3,11 @@ import type { JsonObject } from "@bufbuild/protobuf";
 import { newId } from "#platform/id.ts";
 import type { Principal } from "#platform/rpc/principal.ts";
 import { TENANT_SCOPES } from "#platform/rpc/scopes.ts";
+import type { TestDatabase } from "#platform/testing/private-postgres.ts";
 import { RestClient } from "#tests/e2e/rest-client.ts";
 import type { Kind } from "./id-fields.ts";
+import type { MeshOfTwo } from "./mesh-of-two.ts";
+import { asSuperuser } from "./row-security.ts";
 
 /** Somebody with a credential, and what is theirs. */
 export interface Actor {
@@ -39,15 +42,28 @@ const USER_SCOPES = [
   "tenant:read",
 ];
 
-export async function createActors(baseUrl: string, adminKey: string): Promise<Actors> {
-  const admin = new RestClient(baseUrl, adminKey);
+export async function createActors(mesh: Pick<MeshOfTwo, "gatewayUrl" | "adminKey" | "database">): Promise<Actors> {
+  const admin = new RestClient(mesh.gatewayUrl, mesh.adminKey);
   const [theirs, others] = [await tenantOf(admin), await tenantOf(admin)];
-  return {
+  const actors = {
     victim: await furnish(admin, theirs, "victim", USER_SCOPES),
     neighbour: await furnish(admin, theirs, "neighbour", USER_SCOPES),
     strangerMachine: await furnish(admin, others, "stranger machine", TENANT_SCOPES, "machine"),
     strangerUser: await furnish(admin, others, "stranger user", USER_SCOPES),
   };
+  for (const actor of Object.values(actors)) await keepOutput(mesh.database, actor);
+  return actors;
+}
+
+/** No tool of theirs says so much that its output is kept, so that one can be read. */
+async function keepOutput(database: TestDatabase, { principal, owns, texts }: Actor): Promise<void> {
+  const { tenantId, userId = "" } = principal;
+  await asSuperuser(
+    database,
+    `INSERT INTO tool.tool_outputs (tenant_id, session_id, end_user_id, call_id, tool, content, whole_bytes)
+     VALUES ($1, $2, $3, 'call_1', 'todo', convert_to($4, 'UTF8'), length($4))`,
+    [tenantId, owns.session[0], userId, texts[0]],
+  );
 }
 
 interface Tenant {
@@ -59,6 +75,7 @@ async function tenantOf(admin: RestClient): Promise<Tenant> {
   const tenant = { name: `tenant ${randomUUID()}`, tier: "TENANT_TIER_ENTERPRISE" };
   const { tenant_id: id } = await ask(admin, "POST", "/api/v1/tenants", tenant);
   const { secret } = await ask(admin, "POST", `/api/v1/tenants/${id}/api-keys`, { name: "machine" });
+  await putModelCredential(admin.as(String(secret)));
   return { id: String(id), machineKey: String(secret) };
 }
 
@@ -94,6 +111,7 @@ async function furnish(
     name: `agent ${randomUUID()}`,
     description: text,
   });
+  await putProfile(owner, userId, text);
   return {
     name,
     key,
@@ -124,6 +142,16 @@ async function furnish(
       external,
     ],
   };
+}
+
+/** What agents are told of a user, whom callers name as they like. */
+export async function putProfile(owner: RestClient, userId: string, text: string): Promise<void> {
+  await ask(owner, "PUT", `/api/v1/tenants/me/user-profiles/${userId}`, { display_name: text });
+}
+
+/** A tenant's own key for a provider whose models no agent here uses. */
+export async function putModelCredential(owner: RestClient): Promise<void> {
+  await ask(owner, "PUT", "/api/v1/tenants/me/model-credentials/openai", { api_key: `sk-${randomUUID()}` });
 }
 
 /** Something of the actor's that a probe may destroy. */

@@ -3,9 +3,18 @@ import { authRule } from "#platform/rpc/method-rules.ts";
 import { grantsAny } from "#platform/rpc/scopes.ts";
 import { type MeshMethod, meshMethods } from "#tests/conformance/wire/methods.ts";
 import { RestClient } from "#tests/e2e/rest-client.ts";
-import { type Actor, type Actors, createActors, fresh, type OwnedKind, snapshot } from "./actors.ts";
+import {
+  type Actor,
+  type Actors,
+  createActors,
+  fresh,
+  type OwnedKind,
+  putModelCredential,
+  putProfile,
+  snapshot,
+} from "./actors.ts";
 import { leakIn, secretsOf } from "./compare.ts";
-import type { Door } from "./doors.ts";
+import { type Door, doorOf } from "./doors.ts";
 import { idFields } from "./id-fields.ts";
 import type { MeshOfTwo } from "./mesh-of-two.ts";
 import { ownRequest, probesOf, type VictimState } from "./probes.ts";
@@ -14,7 +23,7 @@ export const METHODS = meshMethods();
 
 /** Sends every probe of every attacker through every door, against tenants of its own. */
 export async function probeAll(mesh: MeshOfTwo, doors: readonly Door[]): Promise<{ probes: number; leaks: string[] }> {
-  const actors = await createActors(mesh.gatewayUrl, mesh.adminKey);
+  const actors = await createActors(mesh);
   const { victim, neighbour, strangerMachine, strangerUser } = actors;
   const states = await victimStates(mesh, doors, actors);
   const before = await snapshot(mesh.gatewayUrl, victim);
@@ -23,8 +32,6 @@ export async function probeAll(mesh: MeshOfTwo, doors: readonly Door[]): Promise
   const byAttacker = async (attacker: Actor, methods: readonly MeshMethod[]) => {
     const secrets = secretsOf(victim, attacker);
     for (const method of methods) {
-      // What only services may ask was checked for the user by the service that asks; the tenant is checked again.
-      if (!method.public && attacker === neighbour) continue;
       // A refusal for want of a scope says little; once is enough.
       if (!mayCall(method, attacker) && attacker !== strangerMachine) continue;
       for (const door of doors.filter((one) => one.serves(method))) {
@@ -43,7 +50,8 @@ export async function probeAll(mesh: MeshOfTwo, doors: readonly Door[]): Promise
     }
   };
   // What one method leaves in the attacker's own tenant must not tell a probe of a later one from its twin: reads come
-  // first, and runs last, since one in a session whose UUID is foreign makes the attacker a session of that UUID.
+  // first, and runs last, since one in a session whose UUID is foreign makes the attacker a session of that UUID; so do
+  // what puts a resource under a name that its caller chooses.
   for (const turn of [0, 1, 2]) {
     const methods = METHODS.filter((method) => turnOf(method) === turn);
     await Promise.all([neighbour, strangerMachine, strangerUser].map((attacker) => byAttacker(attacker, methods)));
@@ -58,7 +66,8 @@ async function victimStates(
   doors: readonly Door[],
   { victim, strangerMachine }: Actors,
 ): Promise<Map<string, VictimState>> {
-  const door = doors[2] as Door;
+  const door = doorOf(doors, "key", "grpc");
+  const etags = await readEtags(mesh, victim);
   const states = new Map<string, VictimState>();
   for (const method of METHODS) {
     const pages = idFields(method.method).some(({ kind }) => kind === "page_token");
@@ -67,9 +76,32 @@ async function victimStates(
     const answer = pages ? await door.ask(actor, method, request) : undefined;
     const token = (answer?.messages[0] as { next_page_token?: string } | undefined)?.next_page_token;
     if (pages && mayCall(method, victim)) assert.ok(token, `${method.name} has no second page to probe with`);
-    states.set(method.name, { pageToken: token, etags: [method.name.includes("Agent") ? "v1" : "1"], lastSeq: "3" });
+    states.set(method.name, { pageToken: token, etags: etagsFor(method, etags), lastSeq: "3" });
   }
   return states;
+}
+
+/** The versions of what the victim has, by the name of the resource in its methods. */
+async function readEtags(mesh: MeshOfTwo, { key, owns }: Actor): Promise<ReadonlyMap<string, string>> {
+  const rest = new RestClient(mesh.gatewayUrl, key);
+  const paths = {
+    Agent: `/api/v1/tenants/me/agents/${owns.agent[0]}`,
+    Session: `/api/v1/sessions/${owns.session[0]}`,
+    Tenant: `/api/v1/tenants/${owns.tenant[0]}`,
+  };
+  const etags = new Map<string, string>();
+  for (const [resource, path] of Object.entries(paths)) {
+    const { etag } = (await rest.call("GET", path)).body as { etag?: string };
+    assert.ok(etag, `${path} has no etag to probe with`);
+    etags.set(resource, etag);
+  }
+  return etags;
+}
+
+/** What changes a resource is probed with the version that it has; methods without a field for one have none. */
+function etagsFor({ method }: MeshMethod, etags: ReadonlyMap<string, string>): string[] {
+  const etag = etags.get(method.name.replace(/^(Update|Delete)/, ""));
+  return etag === undefined ? [...etags.values()] : [etag];
 }
 
 /** A request of the method in which all is the actor's own; for one that destroys, something made for it. */
@@ -81,6 +113,12 @@ export async function ownOf(mesh: MeshOfTwo, method: MeshMethod, actor: Actor) {
     ];
     const spare = mayCall(method, actor) ? await fresh(new RestClient(mesh.gatewayUrl, actor.key), kind) : undefined;
     if (spare !== undefined) spares.set(kind, spare);
+  }
+  if (method.method.name === "DeleteUserProfile" && mayCall(method, actor)) {
+    await putProfile(new RestClient(mesh.gatewayUrl, actor.key), actor.owns.user[0] ?? "", "spare");
+  }
+  if (method.method.name === "DeleteModelCredential" && mayCall(method, actor)) {
+    await putModelCredential(new RestClient(mesh.gatewayUrl, actor.key));
   }
   // Only a running run has a tail.
   const index = method.name.includes("RunTailService") ? 1 : 0;
@@ -95,5 +133,6 @@ export function mayCall({ method }: MeshMethod, actor: Actor): boolean {
 
 function turnOf({ method, readOnly }: MeshMethod): number {
   if (readOnly) return 0;
+  if (method.name.startsWith("Put")) return 2;
   return method.input.fields.some(({ name }) => name === "message") ? 2 : 1;
 }

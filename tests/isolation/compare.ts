@@ -30,7 +30,7 @@ export function secretsOf(victim: Actor, attacker: Actor): string[] {
 const VOLATILE_HEADERS = new Set(["date", "content-length", "x-request-id", "traceparent", "etag", "server-timing"]);
 
 /** Counts and times that move on with the caller's own requests, in proto and JSON names. */
-const VOLATILE_FIELDS = /^(etag|version|message_?count|(\w*_)?seq|\w*Seq|\w+_?tokens|duration_?ms)$/i;
+const VOLATILE_FIELDS = /^(etag|version|message_?count|(\w*_)?seq|\w*Seq|\w+_?tokens|duration_?ms|cost_?nano_?usd)$/i;
 
 /** An answer without the probed ids, and without what differs from call to call. */
 export function normal(answer: Answer, probe: Pick<Probe, "swapped">, side: "foreign" | "missing"): string {
@@ -44,12 +44,16 @@ export function normal(answer: Answer, probe: Pick<Probe, "swapped">, side: "for
   const whole = { httpStatus, code, reason, message, details, shown, headers };
   let text = JSON.stringify(whole, (name, value: unknown) => (VOLATILE_FIELDS.test(name) ? undefined : value));
   for (const [i, pair] of probe.swapped.entries()) text = text.replaceAll(pair[side], `PROBED${i}`);
-  return text
-    .replaceAll(/"request_?id":"[^"]*"/gi, '"request_id":"R"')
-    .replaceAll(/am_live_\w+/g, "SECRET")
-    .replaceAll(/\b[a-z]{3}_[0-7][0-9a-z]{25}\b/g, "ID")
-    .replaceAll(/[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}/g, "UUID")
-    .replaceAll(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, "TIME")
-    .replaceAll(/"(next_?page_?token)":"[^"]*"/gi, '"$1":"T"')
-    .replaceAll(/probe-\d+/g, "NAME");
+  return (
+    text
+      // The scripted model repeats what it is told of the caller, which it is told once in a session.
+      .replaceAll(/<user_profile>.*?<\/user_profile>\\*n/g, "")
+      .replaceAll(/"request_?id":"[^"]*"/gi, '"request_id":"R"')
+      .replaceAll(/am_live_\w+/g, "SECRET")
+      .replaceAll(/\b[a-z]{3}_[0-7][0-9a-z]{25}\b/g, "ID")
+      .replaceAll(/[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}/g, "UUID")
+      .replaceAll(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, "TIME")
+      .replaceAll(/"(next_?page_?token)":"[^"]*"/gi, '"$1":"T"')
+      .replaceAll(/probe-\d+/g, "NAME")
+  );
 }

@@ -5,7 +5,7 @@ import { createHopSigner } from "#platform/rpc/hop-token.ts";
 import { deriveServiceKeys } from "#platform/rpc/service-keys.ts";
 import { rootSecret } from "#platform/secrets/root-secret.ts";
 import { type Answer, answerOf } from "#tests/conformance/wire/answers.ts";
-import { type Face, messageOf, requestOf } from "#tests/conformance/wire/faces.ts";
+import { FACES, type Face, messageOf, requestOf } from "#tests/conformance/wire/faces.ts";
 import { H2Client } from "#tests/conformance/wire/h2-client.ts";
 import { type MeshMethod, restRoute } from "#tests/conformance/wire/methods.ts";
 import type { Actor } from "./actors.ts";
@@ -14,16 +14,25 @@ import type { MeshOfTwo } from "./mesh-of-two.ts";
 /** A way in for a credential. */
 export interface Door {
   readonly name: string;
+  readonly by: "key" | "hop token";
+  readonly face: Face;
   /** Whether the method can be reached here at all. */
   serves(method: MeshMethod): boolean;
   /** Undefined when the face cannot say this request: a path without a value for its variable. */
   ask(actor: Actor, method: MeshMethod, request: JsonObject): Promise<Answer | undefined>;
 }
 
+/** The door of this kind. */
+export function doorOf(doors: readonly Door[], by: Door["by"], face: Face): Door {
+  const found = doors.find((door) => door.by === by && door.face === face);
+  if (found === undefined) throw new Error(`there is no door for a ${by} over ${face}`);
+  return found;
+}
+
 /** Time without a byte after which an answer counts as one that does not end: the stream of a running run. */
 const QUIET_MS = 700;
 
-/** API key over REST, Connect and gRPC at the gateway; hop token over gRPC at the services themselves. */
+/** API key over every face of the gateway; hop token over gRPC at the services themselves. */
 export function openDoors(mesh: MeshOfTwo): { doors: readonly Door[]; close(): Promise<void> } {
   const gateway = new H2Client(mesh.gatewayUrl, 4);
   const services = new H2Client(mesh.servicesUrl, 4);
@@ -38,11 +47,15 @@ export function openDoors(mesh: MeshOfTwo): { doors: readonly Door[]; close(): P
   };
   const byKey = (face: Face): Door => ({
     name: `API key over ${face}`,
+    by: "key",
+    face,
     serves: (method) => method.public && (face !== "rest" || restRoute(method.method) !== undefined),
     ask: (actor, method, request) => patiently(() => ask(gateway, face, actor.key, method, request)),
   });
   const byHopToken = (face: Face): Door => ({
     name: `hop token over ${face}`,
+    by: "hop token",
+    face,
     serves: () => true,
     ask: async (actor, method, request) => {
       const token = await signer.sign(actor.principal, method.module);
@@ -50,7 +63,7 @@ export function openDoors(mesh: MeshOfTwo): { doors: readonly Door[]; close(): P
     },
   });
   return {
-    doors: [byKey("rest"), byKey("connect-json"), byKey("grpc"), byHopToken("grpc")],
+    doors: [...FACES.map(byKey), byHopToken("grpc")],
     async close() {
       await gateway[Symbol.asyncDispose]();
       await services[Symbol.asyncDispose]();

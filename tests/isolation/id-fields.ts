@@ -79,7 +79,7 @@ function walk(
   });
 }
 
-/** What stands in a request beside its ids. A new required field of another name needs a line here. */
+/** What stands in a request beside its ids, by field or by message and field. A new required field needs a line here. */
 const SAMPLES: Readonly<Record<string, string | readonly string[] | (() => string)>> = {
   message: "hello there",
   title: "a title",
@@ -90,6 +90,10 @@ const SAMPLES: Readonly<Record<string, string | readonly string[] | (() => strin
   call_id: "call_1",
   tool_id: "todo",
   credential: "am_live_x",
+  "ModelCredential.llm_provider": "openai",
+  "DeleteModelCredentialRequest.llm_provider": "openai",
+  "RevealModelCredentialRequest.llm_provider": "openai",
+  api_key: "sk-probe",
 };
 
 let names = 0;
@@ -107,7 +111,7 @@ export function baseRequest(method: DescMethod): JsonObject {
 function fill(message: DescMessage, depth: number): JsonObject {
   const object: JsonObject = {};
   for (const field of message.fields) {
-    const sample = SAMPLES[field.name];
+    const sample = SAMPLES[`${message.name}.${field.name}`] ?? SAMPLES[field.name];
     if (sample !== undefined && field.fieldKind !== "message") {
       object[field.name] = typeof sample === "function" ? sample() : structuredClone(sample as string);
     } else if (field.fieldKind === "message" && isOurs(field.message) && depth === 0) {

@@ -5,7 +5,7 @@ import type { MeshMethod } from "#tests/conformance/wire/methods.ts";
 import { type Actor, createActors } from "./actors.ts";
 import { METHODS, mayCall, ownOf, probeAll } from "./campaign.ts";
 import { normal } from "./compare.ts";
-import { type Door, openDoors } from "./doors.ts";
+import { type Door, doorOf, openDoors } from "./doors.ts";
 import { idFields, setField } from "./id-fields.ts";
 import { type MeshOfTwo, startMeshOfTwo } from "./mesh-of-two.ts";
 import { isOwned } from "./probes.ts";
@@ -32,7 +32,7 @@ describe("tenants and users are apart", { skip: skipWithoutPostgres() }, () => {
   });
 
   test("a caller's own requests succeed, by every door, so that a refusal below says something", async () => {
-    const actors = await createActors(mesh.gatewayUrl, mesh.adminKey);
+    const actors = await createActors(mesh);
     for (const method of METHODS.toSorted((a, b) => rank(a) - rank(b))) {
       for (const door of doors.filter((one) => one.serves(method))) {
         const actor = actors.strangerMachine;
@@ -55,15 +55,15 @@ describe("tenants and users are apart", { skip: skipWithoutPostgres() }, () => {
   });
 
   test("a request id that somebody else used is as good as a new one", async (t) => {
-    const actors = await createActors(mesh.gatewayUrl, mesh.adminKey);
-    const [viaRest, , viaGrpc, viaHop] = doors as [Door, Door, Door, Door];
+    const actors = await createActors(mesh);
+    const ways = [doorOf(doors, "key", "rest"), doorOf(doors, "key", "grpc"), doorOf(doors, "hop token", "grpc")];
     let reused = 0;
     for (const method of METHODS) {
       const field = idFields(method.method).find(({ kind }) => kind === "request_id");
       if (field === undefined || !method.public || method.platformOnly) continue;
       for (const attacker of [actors.neighbour, actors.strangerMachine, actors.strangerUser]) {
         if (!mayCall(method, attacker) || !mayCall(method, actors.victim)) continue;
-        for (const door of [viaRest, viaGrpc, viaHop]) {
+        for (const door of ways) {
           reused++;
           const ask = async (actor: Actor, requestId: string) => {
             const request = await ownOf(mesh, method, actor);

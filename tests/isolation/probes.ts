@@ -1,5 +1,5 @@
 import type { DescMethod, JsonObject } from "@bufbuild/protobuf";
-import type { MeshMethod } from "#tests/conformance/wire/methods.ts";
+import { type MeshMethod, restRoute } from "#tests/conformance/wire/methods.ts";
 import { type Actor, missingLike, type OwnedKind } from "./actors.ts";
 import { baseRequest, type IdField, idFields, type Kind, setField } from "./id-fields.ts";
 
@@ -109,7 +109,7 @@ function probeOf(
 export function ownRequest({ method }: MeshMethod, owned: (kind: OwnedKind) => string): JsonObject {
   const request = baseRequest(method);
   for (const { path, kind, required } of idFields(method)) {
-    const inPath = path.length > 1 && path.at(-1) === `${path[0]}_id`;
+    const inPath = path.length > 1 && (restRoute(method)?.template.includes(`{${path.join(".")}}`) ?? false);
     const creates = method.name.startsWith("Create");
     const subject = kind === "run" && path.length === 1;
     if (isOwned(kind) && (required || subject || (inPath && !creates))) setField(request, path, owned(kind));

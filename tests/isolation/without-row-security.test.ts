@@ -6,6 +6,7 @@ import { createActors } from "./actors.ts";
 import { probeAll } from "./campaign.ts";
 import { openDoors } from "./doors.ts";
 import { type MeshOfTwo, startMeshOfTwo } from "./mesh-of-two.ts";
+import { plantRows } from "./plant-rows.ts";
 import { asSuperuser, protectedTables, withRowSecurityOff } from "./row-security.ts";
 
 /** Tables whose rows are gone as soon as they are published. */
@@ -31,9 +32,14 @@ describe("each of the two layers that keep tenants apart holds alone", { skip: s
   });
 
   test("row-level security, with statements that check nothing", async (t) => {
-    const { victim, strangerMachine } = await createActors(mesh.gatewayUrl, mesh.adminKey);
+    const { victim, strangerMachine } = await createActors(mesh);
     const [theirs, own] = [victim.principal.tenantId, strangerMachine.principal.tenantId];
     const tables = await protectedTables(mesh.database);
+    await plantRows(
+      mesh.database,
+      theirs,
+      tables.filter((table) => !EMPTY_AT_REST.test(table)),
+    );
     let statements = 0;
     /** Rows that the statement reached as the attacker's tenant; one that is refused reached none. */
     const reached = async (sql: string, params: unknown[]) => {
@@ -76,7 +82,7 @@ describe("each of the two layers that keep tenants apart holds alone", { skip: s
   });
 
   test("a statement of that kind does reach the attacker's own rows", async () => {
-    const { strangerMachine } = await createActors(mesh.gatewayUrl, mesh.adminKey);
+    const { strangerMachine } = await createActors(mesh);
     const { tenantId } = strangerMachine.principal;
     const sql = "UPDATE agent.sessions SET tenant_id = tenant_id WHERE tenant_id = $1";
     assert.ok((await mesh.database.db.tenant(tenantId, (tx) => tx.execute(sql, [tenantId]))) > 0);

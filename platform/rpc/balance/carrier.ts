@@ -7,6 +7,11 @@ import type { Place } from "./targets.ts";
 const PING_INTERVAL_MS = 30_000;
 const IDLE_CONNECTION_MS = 5 * 60_000;
 const READ_MAX_BYTES = 16 * 1024 * 1024;
+/**
+ * All calls of this process to one replica share a connection: what hundreds of streams have received and nobody has read
+ * yet, a window each, must not count as an attack. Node would reset streams at 10 MB.
+ */
+const SESSION_MEMORY_MB = 1_000;
 
 /** gRPC to one replica over a connection of its own. */
 export interface Carrier {
@@ -21,7 +26,7 @@ export function openCarrier({ baseUrl, ip }: Place): Carrier {
     baseUrl,
     { pingIntervalMs: PING_INTERVAL_MS, idleConnectionTimeoutMs: IDLE_CONNECTION_MS },
     // The name stays in the URL, for :authority and for the certificate; only the connection goes to the address.
-    ip === undefined ? undefined : { lookup: pinned(ip) },
+    { maxSessionMemory: SESSION_MEMORY_MB, ...(ip === undefined ? {} : { lookup: pinned(ip) }) },
   );
   const transport = createGrpcTransport({
     baseUrl,

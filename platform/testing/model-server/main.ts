@@ -1,7 +1,7 @@
 import { parseArgs } from "node:util";
 import { startModelServer } from "./server.ts";
 
-const usage = `A scripted model server that speaks Anthropic's Messages API.
+const usage = `A scripted model server that speaks Anthropic's Messages API and OpenAI's Chat Completions.
 
   node platform/testing/model-server/main.ts [--port 0] [--host 127.0.0.1] [--deltas n] [--pace-ms 0]
 

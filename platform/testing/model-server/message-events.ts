@@ -110,7 +110,7 @@ function toDelta(block: Block, piece: string): object {
 }
 
 /** The text in `pieces` parts of about the same length, never between the halves of a surrogate pair. */
-function split(text: string, pieces: number | undefined): string[] {
+export function split(text: string, pieces: number | undefined): string[] {
   if (text === "") return [];
   if (pieces === undefined) return text.match(/\S+\s*|\s+/g) ?? [];
   const characters = Array.from(text);

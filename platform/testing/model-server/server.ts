@@ -2,9 +2,11 @@ import { once } from "node:events";
 import { createServer, type IncomingHttpHeaders, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
+import { chatError, chatErrorEvent, toChatCompletion, toChatEvents } from "./chat-events.ts";
+import { type ChatRequest, chatRefusal, toMessagesRequest } from "./check-chat-request.ts";
 import { type MessagesRequest, refusal } from "./check-request.ts";
 import { defaultReply, type ReplyDefaults } from "./default-reply.ts";
-import { toMessage } from "./message-events.ts";
+import { sse, toMessage, toStreamEvents } from "./message-events.ts";
 import type { Turn, TurnError } from "./turn.ts";
 import { TurnStream } from "./turn-stream.ts";
 
@@ -17,7 +19,10 @@ export interface RecordedRequest {
   headers: IncomingHttpHeaders;
   /** From `authorization: Bearer` or `x-api-key`. */
   apiKey: string | undefined;
+  /** The body; of a request to Chat Completions the same in the words of the Messages API. */
   body: MessagesRequest;
+  /** The body of a request to Chat Completions as it came. */
+  chat?: ChatRequest;
   /** Whether the client went away before the answer was whole. */
   abandoned: boolean;
 }
@@ -40,12 +45,15 @@ export interface ModelServerOptions extends ReplyDefaults {
   strict?: boolean;
 }
 
-/** A scripted server that speaks Anthropic's Messages API, streamed and not, and breaks as it is told. */
+/**
+ * A scripted server that speaks Anthropic's Messages API and OpenAI's Chat Completions, streamed and not, and breaks as it
+ * is told. Both faces play the same scripts.
+ */
 export interface ModelServer extends AsyncDisposable {
   /** Base URL, without a slash at the end. */
   readonly url: string;
   readonly port: number;
-  /** Every request to `/v1/messages` in order, with those that were refused. */
+  /** Every request to `/v1/messages` and `/v1/chat/completions` in order, with those that were refused. */
   readonly requests: RecordedRequest[];
   /** Answers of the next requests, one each. A function is given the request. */
   script(...turns: Scripted[]): void;
@@ -81,17 +89,20 @@ export async function startModelServer(options: ModelServerOptions = {}): Promis
     return { error: { status: 500, type: "api_error", message: "no turn is scripted for this request" } };
   };
 
-  const messages = async (recorded: RecordedRequest, length: number, response: ServerResponse): Promise<void> => {
+  const answer = async (recorded: RecordedRequest, length: number, response: ServerResponse): Promise<void> => {
     const id = String(++ids).padStart(8, "0");
-    response.setHeader("request-id", `req_${id}`);
+    const { chat } = recorded;
+    const sendError = chat === undefined ? sendMessagesError : sendChatError;
+    response.setHeader(chat === undefined ? "request-id" : "x-request-id", `req_${id}`);
     response.once("close", () => {
       if (!response.writableFinished) recorded.abandoned = true;
     });
     if (recorded.apiKey === undefined) {
-      sendError(response, { status: 401, type: "authentication_error", message: "x-api-key header is required" });
+      sendError(response, { status: 401, type: "authentication_error", message: "an API key is required" });
       return;
     }
-    const problem = refusal(recorded.body, recorded.headers["anthropic-version"] as string | undefined);
+    const version = recorded.headers["anthropic-version"] as string | undefined;
+    const problem = chat === undefined ? refusal(recorded.body, version) : chatRefusal(chat);
     if (problem !== undefined) {
       sendError(response, { status: 400, type: "invalid_request_error", message: problem });
       return;
@@ -106,8 +117,18 @@ export async function startModelServer(options: ModelServerOptions = {}): Promis
       return;
     }
     const message = toMessage(turn, `msg_${id}`, recorded.body.model, length);
-    if (recorded.body.stream) await new TurnStream(response, turn, message, stopped.signal).send();
-    else sendJson(response, 200, message);
+    if (!recorded.body.stream) {
+      sendJson(response, 200, chat === undefined ? message : toChatCompletion(turn, message));
+      return;
+    }
+    const wire =
+      chat === undefined
+        ? { events: toStreamEvents(turn, message), errorEvent: messagesErrorEvent }
+        : {
+            events: toChatEvents(turn, message, chat.stream_options?.include_usage === true),
+            errorEvent: chatErrorEvent,
+          };
+    await new TurnStream(response, turn, wire, stopped.signal).send();
   };
 
   const handle = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
@@ -117,15 +138,18 @@ export async function startModelServer(options: ModelServerOptions = {}): Promis
       sendJson(response, 200, modelList());
       return;
     }
-    if (path !== "/v1/messages" || request.method !== "POST") {
-      sendError(response, { status: 404, type: "not_found_error", message: "Not found" });
+    const isChat = path === "/v1/chat/completions";
+    if ((path !== "/v1/messages" && !isChat) || request.method !== "POST") {
+      sendMessagesError(response, { status: 404, type: "not_found_error", message: "Not found" });
       return;
     }
     const { method, headers } = request;
-    const body = parseBody(text);
-    const recorded = { method, path, headers, apiKey: credential(headers), body, abandoned: false };
+    const sent = parseBody(text);
+    const body = isChat ? toMessagesRequest(sent as ChatRequest) : (sent as MessagesRequest);
+    const recorded: RecordedRequest = { method, path, headers, apiKey: credential(headers), body, abandoned: false };
+    if (isChat) recorded.chat = sent as ChatRequest;
     if (options.record ?? true) requests.push(recorded);
-    await messages(recorded, text.length, response);
+    await answer(recorded, text.length, response);
   };
 
   const server = createServer((request, response) => {
@@ -188,20 +212,32 @@ async function readBody(request: IncomingMessage): Promise<string> {
   return Buffer.concat(chunks).toString();
 }
 
-function parseBody(text: string): MessagesRequest {
+function parseBody(text: string): unknown {
   try {
-    return JSON.parse(text) as MessagesRequest;
+    return JSON.parse(text);
   } catch {
-    return {} as MessagesRequest;
+    return {};
   }
 }
 
-function sendError(response: ServerResponse, error: TurnError): void {
+function messagesErrorEvent(type: string, message: string): string {
+  return sse("error", { type: "error", error: { type, message, details: null } });
+}
+
+/** Whether the error went out as the proxy's page that it is. */
+function sentRaw(response: ServerResponse, error: TurnError): boolean {
   for (const [name, value] of Object.entries(error.headers ?? {})) response.setHeader(name, value);
-  if (error.rawBody !== undefined) {
-    response.writeHead(error.status, { "content-type": "text/html" }).end(error.rawBody);
-    return;
-  }
+  if (error.rawBody === undefined) return false;
+  response.writeHead(error.status, { "content-type": "text/html" }).end(error.rawBody);
+  return true;
+}
+
+function sendChatError(response: ServerResponse, error: TurnError): void {
+  if (!sentRaw(response, error)) sendJson(response, error.status, chatError(error));
+}
+
+function sendMessagesError(response: ServerResponse, error: TurnError): void {
+  if (sentRaw(response, error)) return;
   const details = error.errorCode === undefined ? null : { error_code: error.errorCode };
   sendJson(response, error.status, {
     type: "error",

@@ -1,21 +1,28 @@
 import { once } from "node:events";
 import type { ServerResponse } from "node:http";
 import { setImmediate, setTimeout as sleep } from "node:timers/promises";
-import { type Message, sse, toStreamEvents } from "./message-events.ts";
+import type { StreamEvent } from "./message-events.ts";
 import type { Turn } from "./turn.ts";
+
+/** A turn in the words of one of the server's faces. */
+export interface WireTurn {
+  events: StreamEvent[];
+  /** An error in the middle of the stream. */
+  errorEvent(type: string, message: string): string;
+}
 
 /** Writes one turn as a stream: its pace, and what is to go wrong with it. */
 export class TurnStream {
   readonly #response: ServerResponse;
   readonly #turn: Turn;
-  readonly #message: Message;
+  readonly #wire: WireTurn;
   readonly #signal: AbortSignal;
   #written = 0;
 
-  constructor(response: ServerResponse, turn: Turn, message: Message, signal: AbortSignal) {
+  constructor(response: ServerResponse, turn: Turn, wire: WireTurn, signal: AbortSignal) {
     this.#response = response;
     this.#turn = turn;
-    this.#message = message;
+    this.#wire = wire;
     this.#signal = signal;
   }
 
@@ -25,13 +32,13 @@ export class TurnStream {
     const fault = this.#turn.fault ?? {};
     response.writeHead(200, { "content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache" });
     response.flushHeaders();
-    const events = toStreamEvents(this.#turn, this.#message);
+    const { events } = this.#wire;
     const whole = { text: events.map((event) => event.text).join(""), delta: false };
     for (const [i, part] of (this.#turn.together ? [whole] : events).entries()) {
       if (fault.insert?.afterEvents === i && !(await this.#write(fault.insert.raw))) return;
       if (fault.errorEvent?.afterEvents === i) {
         const { type, message } = fault.errorEvent;
-        if (await this.#write(sse("error", { type: "error", error: { type, message, details: null } }))) response.end();
+        if (await this.#write(this.#wire.errorEvent(type, message))) response.end();
         return;
       }
       if (typeof fault.hang === "object" && fault.hang.afterEvents === i) return;
@@ -66,5 +73,5 @@ export class TurnStream {
 
 /** The clock is the one that every process of this machine shares: process.hrtime. */
 function stamped(event: string): string {
-  return event.replace('"text":"', `"text":"@${process.hrtime.bigint() / 1_000n}@`);
+  return event.replace(/"(?:text|content)":"/, (field) => `${field}@${process.hrtime.bigint() / 1_000n}@`);
 }

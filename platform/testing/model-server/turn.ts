@@ -20,6 +20,34 @@ export interface Turn {
   fault?: Fault;
   /** Headers added to the response. */
   headers?: Record<string, string>;
+  /** Oddities of the Chat Completions face; the other one has none. */
+  chat?: ChatQuirks;
+}
+
+/** What servers that speak Chat Completions are known to do otherwise than OpenAI does. */
+export interface ChatQuirks {
+  /** Tool calls without an id. */
+  noCallIds?: boolean;
+  /** Tool calls without an index. */
+  noCallIndex?: boolean;
+  /** Every tool call has index 0. */
+  oneCallIndex?: boolean;
+  /** A tool call in one chunk. */
+  wholeCalls?: boolean;
+  /** With {@link wholeCalls}: arguments as an object, not as its text. */
+  objectArguments?: boolean;
+  /** No `finish_reason`. */
+  noFinish?: boolean;
+  /** No usage, though it was asked for. */
+  noUsage?: boolean;
+  /** The body ends without `[DONE]`. */
+  noDone?: boolean;
+  /** Lines end with CR LF. */
+  crlf?: boolean;
+  /** A comment between the events. */
+  comments?: boolean;
+  /** Name of the field with the model's reasoning. Default `reasoning_content`. */
+  reasoningField?: string;
 }
 
 export type Block =

@@ -1,5 +1,6 @@
 import type { JsonObject, MessageInitShape } from "@bufbuild/protobuf";
 import type { ContentPartSchema, ContentPart as ProtoPart } from "#gen/agentmesh/common/v1/content_pb.ts";
+import { invalidFields } from "#platform/rpc/errors.ts";
 import type { ContentPart } from "../llm/chat-model.ts";
 import { canonical } from "./canonical.ts";
 
@@ -26,13 +27,19 @@ export interface RunInputRequest {
   context?: JsonObject | undefined;
 }
 
-/** Narrows a request whose form was validated. */
+/** Narrows a request whose form was validated. Throws FIELD_INVALID when it holds nothing that a model could read. */
 export function parseRunInput(request: RunInputRequest): RunInput {
+  const attachments = request.attachments.map(contentFromProto);
+  // Providers take no text of white space only, and it is left out of what they are sent.
+  const isBlank = (part: ContentPart) => part.type === "text" && part.text.trim() === "";
+  if (request.message.trim() === "" && attachments.every(isBlank)) {
+    throw invalidFields({ field: "message", description: "must hold more than white space" });
+  }
   return {
     message: request.message,
     sessionId: request.sessionId,
     agentId: request.agentId,
-    attachments: request.attachments.map(contentFromProto),
+    attachments,
     requestId: request.requestId,
     endUserId: request.endUserId,
     context: request.context ?? {},

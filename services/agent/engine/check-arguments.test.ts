@@ -76,6 +76,20 @@ describe("the arguments of a call", () => {
     }
   });
 
+  test("behaviour 28: get defaults in nested objects and in arrays of objects too", () => {
+    const inner = { type: "object", properties: { unit: { type: "string", default: "km" } } };
+    const schema = { one: inner, many: { type: "array", items: inner }, free: { type: "object" } };
+    const given = { one: { unit: null }, many: [{ unit: null }, {}, { unit: "mi" }], free: { unit: null } };
+    assert.deepEqual(check(schema, given), {
+      argumentsJson: JSON.stringify({
+        one: { unit: "km" },
+        many: [{ unit: "km" }, { unit: "km" }, { unit: "mi" }],
+        free: { unit: null },
+      }),
+    });
+    assert.match(JSON.stringify(check(schema, { one: null })), /parameter \\"one\\" must be object, got null/);
+  });
+
   test("behaviour 29: are checked with numeric enums, nested objects, arrays of objects, open maps and references", () => {
     const schema = {
       $defs: { point: { type: "object", properties: { x: { type: "number" } }, required: ["x"] } },

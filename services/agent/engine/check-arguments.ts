@@ -31,7 +31,7 @@ export function checkArguments(tool: string, schema: JsonObject, argumentsJson: 
   if (validate === undefined)
     return { problem: `The tool "${tool}" cannot be called: its parameter schema is not valid.` };
   const before = JSON.stringify(value);
-  leaveOutNulls(value as JsonObject, schema);
+  leaveOutNulls(value, schema);
   if (validate(value) !== true) return problem(describe(validate.errors ?? []));
   const after = JSON.stringify(value);
   // The model's own text keeps what parsing would lose, such as integers beyond 2^53.
@@ -75,13 +75,18 @@ function compile(schema: JsonObject): ValidateFunction | undefined {
   }
 }
 
-function leaveOutNulls(value: JsonObject, schema: JsonObject): void {
+function leaveOutNulls(value: unknown, schema: unknown): void {
+  if (!isObject(schema)) return;
+  if (Array.isArray(value)) {
+    for (const item of value) leaveOutNulls(item, schema["items"]);
+    return;
+  }
   const properties = schema["properties"];
-  if (typeof properties !== "object" || properties === null) return;
-  for (const [name, property] of Object.entries(properties as Record<string, JsonObject>)) {
-    if (value[name] === null && Object.hasOwn(value, name) && isObject(property) && "default" in property) {
-      if (!allowsNull(property)) delete value[name];
-    }
+  if (!isObject(value) || !isObject(properties)) return;
+  for (const [name, property] of Object.entries(properties)) {
+    if (!Object.hasOwn(value, name)) continue;
+    if (value[name] !== null) leaveOutNulls(value[name], property);
+    else if (isObject(property) && "default" in property && !allowsNull(property)) delete value[name];
   }
 }
 

@@ -1,15 +1,17 @@
-import type { FinishReason, UserMessage } from "../llm/chat-model.ts";
+import type { FinishReason } from "../llm/chat-model.ts";
 import { type EngineNotice, type LoopOutcome, notice } from "./events.ts";
-import { doneReminder, hiddenMessage } from "./hidden-messages.ts";
+import { doneReminder } from "./hidden-messages.ts";
 
 /** What follows on a call of the model. */
 export type Verdict =
   | { next: "tools" }
-  /** Another call, after this hidden message if there is one. */
-  | { next: "model"; hidden?: UserMessage }
+  /** Another call, after a hidden message of this text if there is one. */
+  | { next: "model"; hidden?: string }
   | { next: "end"; outcome: LoopOutcome; text: string; notices: EngineNotice[] };
 
 export interface FinishRulesOptions {
+  /** Turns with tools that earlier attempts have made. */
+  toolTurns: number;
   requireDoneTool: boolean;
   maxIterations: number;
   maxTextOnlyReplies: number;
@@ -22,12 +24,14 @@ export interface FinishedTurn {
   finish: FinishReason;
   text: string;
   calls: number;
+  /** True: the model was asked without tools, so that its answer is the end. */
+  simplified: boolean;
 }
 
 /** Decides after each call of the model whether the run is over, and why. */
 export class FinishRules {
   readonly #options: FinishRulesOptions;
-  #toolTurns = 0;
+  #toolTurns: number;
   #textOnly = 0;
   #pauses = 0;
   #askedForWork = false;
@@ -36,6 +40,7 @@ export class FinishRules {
 
   constructor(options: FinishRulesOptions) {
     this.#options = options;
+    this.#toolTurns = options.toolTurns;
   }
 
   /** True when the turns are used up: the next call is the last, for an answer without tools. */
@@ -43,13 +48,13 @@ export class FinishRules {
     return this.#toolTurns >= this.#options.maxIterations;
   }
 
-  async judge({ finish, text: newText, calls }: FinishedTurn): Promise<Verdict> {
+  async judge({ finish, text: newText, calls, simplified }: FinishedTurn): Promise<Verdict> {
     const text = this.#begun + newText;
     this.#begun = "";
     if (finish === "refusal") return end("REFUSED", text);
     if (this.lastCall) return end("MAX_ITERATIONS", text, finish);
     if (finish === "length") return end("LENGTH", text);
-    if (calls > 0) {
+    if (calls > 0 && !simplified) {
       this.#toolTurns++;
       this.#textOnly = 0;
       this.#pauses = 0;
@@ -57,6 +62,7 @@ export class FinishRules {
     }
     if (finish === "pause") return this.#pause(text);
     this.#pauses = 0;
+    if (simplified) return end("ANSWERED", text, finish);
     if (this.#options.requireDoneTool) return this.#remind(text);
     return (await this.#openWork()) ?? end("ANSWERED", text, finish);
   }
@@ -71,14 +77,14 @@ export class FinishRules {
 
   #remind(text: string): Verdict {
     if (++this.#textOnly >= this.#options.maxTextOnlyReplies) return end("INCOMPLETE", text);
-    return { next: "model", hidden: hiddenMessage(doneReminder) };
+    return { next: "model", hidden: doneReminder };
   }
 
   async #openWork(): Promise<Verdict | undefined> {
     if (this.#askedForWork || this.#options.unfinishedWork === undefined) return undefined;
     this.#askedForWork = true;
     const work = await this.#options.unfinishedWork();
-    return work === undefined ? undefined : { next: "model", hidden: hiddenMessage(work) };
+    return work === undefined ? undefined : { next: "model", hidden: work };
   }
 }
 

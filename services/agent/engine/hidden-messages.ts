@@ -1,8 +1,8 @@
 import type { UserMessage } from "../llm/chat-model.ts";
 
 /** A message of the platform to the model: stored, sent, and not shown as chat. */
-export function hiddenMessage(text: string): UserMessage {
-  return { role: "user", content: [{ type: "text", text }], hidden: true };
+export function hiddenMessage(text: string, id: string): UserMessage {
+  return { role: "user", id, content: [{ type: "text", text }], hidden: true };
 }
 
 /** After an answer in a run that only the `done` tool ends. */
@@ -14,3 +14,8 @@ export const doneReminder =
 export const lastAnswer =
   "You have used all the tool calls that this task allows. Do not call any more tools. Answer the user now from what you " +
   "have: what you did, what you found, and what is still open.";
+
+/** Added to the system prompt where only a simplified service is left. */
+export const simplifiedMode =
+  "You are running in a simplified mode: your tools are not available now. Answer briefly, from what you know and from what " +
+  "is in this conversation, and say so where something would need a tool.";

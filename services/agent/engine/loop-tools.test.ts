@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { call, finish, type Script, text } from "../llm/testing/scripted-model.ts";
+import { call, finish, type Script, text, thinking } from "../llm/testing/scripted-model.ts";
 import { answers, outline, play, resultsIn, type Tool } from "./testing/play.ts";
 
 const answer = (said: string): Script => [...text(said), finish()];
@@ -193,7 +193,7 @@ describe("tool calls", () => {
     );
     assert.deepEqual(model.requests[1]?.messages.at(-1), {
       role: "tool",
-      content: [{ type: "tool_result", callId: "call_1", content, isError: false }],
+      content: [{ type: "tool_result", callId: "call_1", tool: "chart", content, isError: false }],
     });
   });
 
@@ -211,6 +211,19 @@ describe("tool calls", () => {
     assert.deepEqual(executed[1], 'n {"n":1,"unit":"km"}');
     const shown = events.flatMap((event) => (event.type === "tool_call_requested" ? [`n ${event.argumentsJson}`] : []));
     assert.deepEqual(shown, executed);
+  });
+
+  test("a call that the model began and never gave whole is void, and the others are made", async () => {
+    const script: Script = [...call("t"), ...call("t").slice(0, 2), ...thinking("Hm").slice(0, 1), finish("tool_use")];
+    const { events, executed } = await play([script, answer("ok")], { tools: { t: {} } });
+    assert.deepEqual(executed, ["t {}"]);
+    const outlined = outline(events).slice(0, outline(events).indexOf("step_completed"));
+    assert.deepEqual(outlined.slice(-4), [
+      "tool_call_requested",
+      "item_discarded",
+      "calls_planned",
+      "tool_call_completed",
+    ]);
   });
 
   test("progress of a tool is told until it has answered, and its risk with the request", async () => {
@@ -343,6 +356,19 @@ describe("a cancelled run", () => {
     assert.equal(between.error, reason);
     assert.equal(between.model.requests.length, 1);
     assert.deepEqual(resultsIn(between.history), [["call_1", "t ran", false]]);
+  });
+
+  test("behaviour 14: while open work is asked for ends with the answer that there is, and so it does when that fails", async () => {
+    const abort = new AbortController();
+    const hangs = () => {
+      abort.abort(new Error("stop"));
+      return new Promise<string>(() => {});
+    };
+    for (const unfinishedWork of [() => Promise.reject(new Error("away")), hangs]) {
+      const { result, events } = await play([answer("All done")], { unfinishedWork, signal: abort.signal });
+      assert.deepEqual([result?.outcome, result?.text], ["ANSWERED", "All done"]);
+      assert.equal(events.at(-1)?.type, "step_completed");
+    }
   });
 
   test("behaviour 14: leaves no listener on its signal", async () => {

@@ -33,6 +33,7 @@ describe("the loop ends", () => {
       "step_started",
       "message_started",
       "text_delta",
+      "model_called",
       "message_completed",
       "step_completed",
     ]);
@@ -210,7 +211,7 @@ describe("the loop ends", () => {
     const { error, events, history } = await play([[used(7), ...thinking("Hm"), ...text("Half"), failure]]);
     assert.equal(error, failure);
     assert.equal(history.length, 1);
-    assert.deepEqual(outline(events).slice(-2), ["item_discarded", "step_completed"]);
+    assert.deepEqual(outline(events).slice(-3), ["item_discarded", "model_called", "step_completed"]);
     const last = events.at(-1);
     assert.ok(last?.type === "step_completed" && last.finishReason === "error" && last.usage.inputTokens === 7);
   });
@@ -272,7 +273,7 @@ describe("every request of the loop", () => {
         { type: "thinking", text: "Hm.", signature: "abc", origin: "anthropic" },
         redacted,
         { type: "text", text: "Now" },
-        { type: "tool_call", callId: "call_3", providerCallId: "toolu_9", name: "t", argumentsJson: '{"a":1}' },
+        { type: "tool_call", callId: "call_1", providerCallId: "toolu_9", name: "t", argumentsJson: '{"a":1}' },
       ],
     });
   });
@@ -308,9 +309,11 @@ describe("the events of the loop", () => {
       "tool_call_arguments_delta",
       "tool_call_started",
       "tool_call_arguments_delta",
+      "model_called",
       "reasoning_completed",
       "message_completed",
       "tool_call_requested",
+      "calls_planned",
       "tool_call_completed",
       "step_completed",
     ]);
@@ -409,6 +412,6 @@ describe("the events of the loop", () => {
     } finally {
       Buffer.byteLength = before;
     }
-    assert.ok(counted <= 2 * 200_000, `${counted} characters were measured`);
+    assert.ok(counted <= 3 * 200_000, `${counted} characters were measured`);
   });
 });

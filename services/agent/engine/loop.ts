@@ -1,169 +1,172 @@
-import type { ChatModel, ModelMessage, ModelRequest, RequestMetadata, StreamOptions } from "../llm/chat-model.ts";
+import type { ModelMessage, UserMessage } from "../llm/chat-model.ts";
+import type { ModelError } from "../llm/model-error.ts";
+import { answerOf } from "./answer-of.ts";
+import { Context } from "./context/context.ts";
+import { ContextKeeper } from "./context/keeper.ts";
+import { endedBefore } from "./ended-before.ts";
 import { type EngineEvent, type LoopResult, notice } from "./events.ts";
 import { FinishRules } from "./finish-rules.ts";
-import { hiddenMessage, lastAnswer } from "./hidden-messages.ts";
-import { ModelTurn, type NewItemId } from "./model-turn.ts";
+import { hiddenMessage } from "./hidden-messages.ts";
+import { isModelError } from "./is-model-error.ts";
+import { isMalformed, Ladder } from "./ladder.ts";
+import type { LoopInput } from "./loop-input.ts";
+import { ModelTurn } from "./model-turn.ts";
 import { repairHistory } from "./repair-history.ts";
-import { runCalls } from "./run-calls.ts";
+import { leadOf, outputBytes, streamOptions, toComing, toRequest } from "./request.ts";
+import { breakOff, endOfCall, say } from "./step-end.ts";
+import { ToolPhase } from "./tool-phase.ts";
 import { ToolSet } from "./tool-set.ts";
-import type { ExecuteTool, ToolSpec } from "./tool-spec.ts";
 import { UsageTally } from "./usage-tally.ts";
 
-export interface LoopLimits {
-  /** Turns in which tools are called. After them there is one more call of the model, without tools, for an answer. */
-  maxIterations: number;
-  /** Output tokens of one call of the model. */
-  maxTokens: number;
-  /** With `requireDoneTool`: answers in a row without a call, after which the run ends as INCOMPLETE. Default 2. */
-  maxTextOnlyReplies?: number;
-  /** Times in a row that a model may pause and is asked to go on. Default 8. */
-  maxPauses?: number;
-  /** Calls in one turn; those above it are refused. Default 64. */
-  maxCallsPerTurn?: number;
-  /** Calls that run at the same time. Default 8. */
-  maxParallelCalls?: number;
-}
-
-export interface LoopInput {
-  model: ChatModel;
-  modelName: string;
-  /** Empty: none. It is configuration and in every request, never part of the history. */
-  system: string;
-  /** The conversation, with the message that is to be answered at its end. */
-  history: readonly ModelMessage[];
-  tools: readonly ToolSpec[];
-  executeTool: ExecuteTool;
-  limits: LoopLimits;
-  /** Only the built-in `done` tool ends the run. */
-  requireDoneTool: boolean;
-  newItemId: NewItemId;
-  signal: AbortSignal;
-  temperature?: number;
-  /** A tenant's own key for the model. */
-  apiKey?: string;
-  metadata?: RequestMetadata;
-  /** Asked once, when the model has answered: a text about work that is still open gives it one more turn. */
-  unfinishedWork?: () => Promise<string | undefined>;
-}
+const defaultEvictionBatch = 2_000;
 
 /**
  * The agent loop: call the model, run the tools that it asks for, until it answers. It has no I/O and no clock of its own.
  *
- * It yields what happens and returns how the run ended; the terminal event is the caller's. It throws what the model threw
- * (a `ModelError`) or the signal's reason. Also then every step that was started is completed first, with what is to be
- * kept of it, so that the history stays valid.
+ * It yields what happens and returns how the run ended; the terminal event is the caller's. It throws what the last model
+ * of the ladder threw (a `ModelError`; of the kind `context_overflow` when the conversation does not fit and could not be
+ * made to) or the signal's reason. Also then every step that was started is completed first, with what is to be kept of
+ * it, so that the history stays valid. A step is one call of one model: a turn of which the call fails takes several.
  */
 export async function* runLoop(input: LoopInput): AsyncGenerator<EngineEvent, LoopResult, void> {
-  const { model, modelName, limits, signal } = input;
+  const { limits, signal, newItemId } = input;
   signal.throwIfAborted();
   const tools = new ToolSet(input.tools, input.requireDoneTool, limits.maxCallsPerTurn ?? 64);
+  const { unfinishedWork } = input;
   const rules = new FinishRules({
+    toolTurns: input.resume?.toolTurns ?? 0,
     requireDoneTool: input.requireDoneTool,
     maxIterations: limits.maxIterations,
     maxTextOnlyReplies: limits.maxTextOnlyReplies ?? 2,
     maxPauses: limits.maxPauses ?? 8,
-    unfinishedWork: input.unfinishedWork,
+    unfinishedWork: unfinishedWork && (() => answerOf(unfinishedWork, signal)),
   });
-  const usage = new UsageTally();
+  const ladder = new Ladder(input.models);
+  const tally = new UsageTally();
   const told = new Set<string>();
-  const { messages: history, added: closed, dropped } = repairHistory(input.history);
+  const { messages, added: closed, dropped } = repairHistory(input.history);
   if (closed > 0 || dropped > 0) {
     const facts = { added: String(closed), dropped: String(dropped) };
     yield notice("HISTORY_REPAIRED", "An earlier run broke off; its open tool calls were closed.", { facts });
   }
+  const keep = new Map(tools.list.flatMap(({ name, ephemeral = 0 }) => (ephemeral > 0 ? [[name, ephemeral]] : [])));
+  const context = new Context(messages, keep, limits.evictionBatch ?? defaultEvictionBatch);
+  const { openTodos, metadata } = input;
+  const keeper = new ContextKeeper(context, input, { newItemId, signal, told, tally, openTodos, metadata });
+  if (keep.size > 0 || hasCutOutput(messages)) tools.offerReading();
 
-  for (let step = 1; ; step++) {
+  const ended = endedBefore(input);
+  if (ended !== undefined) return { ...ended, usage: tally.list() };
+  const { openStep, nextStep = 1 } = input.resume ?? {};
+  if (openStep !== undefined) {
+    const phase = new ToolPhase(input, tools, context, outputBytes(ladder.rung));
+    const { step, usage, messages: begun, outcomes } = openStep;
+    const end = yield* phase.goOn({ step, finish: "tool_use", usage, added: [...begun] }, outcomes);
+    if (end !== undefined) return { ...end, usage: tally.list() };
+  }
+
+  // Messages in front of the turn; they are kept until one of its calls succeeds.
+  let lead: UserMessage[] | undefined;
+  let shrunk = false;
+  for (let step = nextStep; ; step++) {
+    signal.throwIfAborted();
+    const { rung } = ladder;
+    const purpose = rules.lastCall ? "summary" : "turn";
+    lead ??= leadOf(input, rules.lastCall);
+    const coming = toComing(input, step, rung, tools, lead);
+    yield* keeper.prepare(coming);
     signal.throwIfAborted();
     // What this step adds to the history.
-    const added: ModelMessage[] = rules.lastCall ? [hiddenMessage(lastAnswer)] : [];
-    const turn = new ModelTurn(step, model.provider, modelName, input.newItemId, told);
+    const added: ModelMessage[] = [...lead];
+    const turn = new ModelTurn({ step, rung, purpose, newItemId, told, tally });
     const out: EngineEvent[] = [];
-    yield { type: "step_started", step, provider: model.provider, model: modelName };
+    const request = toRequest(input, coming, [...context.view(), ...lead], rules.lastCall);
+    yield { type: "step_started", step, provider: rung.model.provider, model: rung.modelName };
+    let failure: unknown;
+    let failed = false;
     try {
-      const request = toRequest(input, [...history, ...added], tools, rules.lastCall);
       // The path of every delta: no generator stands between this one and the model's.
-      for await (const event of model.stream(request, streamOptions(input))) {
+      for await (const event of rung.model.stream(request, streamOptions(rung, signal))) {
         turn.accept(event, out);
         for (const one of out) yield one;
         out.length = 0;
       }
     } catch (error) {
-      yield* breakOff(turn, added, step, signal);
-      throw error;
+      failure = error;
+      failed = true;
     }
 
+    if (failed) {
+      if (signal.aborted || !isModelError(failure) || isMalformed(failure)) {
+        yield* breakOff(turn, step, added, signal);
+        throw failure;
+      }
+      const isOverflow = failure.kind === "context_overflow";
+      if (isOverflow && !shrunk) {
+        shrunk = true;
+        yield* breakOff(turn, step, added, signal);
+        const facts = { model: rung.modelName };
+        yield notice("CONTEXT_OVERFLOW", "The conversation did not fit the model's window.", { facts, retrying: true });
+        if (yield* keeper.shrink({ ...coming, step: step + 1 })) continue;
+        const descent = ladder.descend(failure);
+        if (descent === undefined) throw failure;
+        yield descent;
+        continue;
+      }
+      const descent = ladder.descend(failure);
+      if (descent !== undefined) {
+        yield* breakOff(turn, step, added, signal);
+        yield descent;
+        continue;
+      }
+      const answer = isOverflow ? undefined : await lastResort(input, failure);
+      if (answer === undefined || signal.aborted) {
+        yield* breakOff(turn, step, added, signal);
+        throw signal.aborted ? signal.reason : failure;
+      }
+      yield* endOfCall(turn, "model_failed");
+      yield answer.kind === "cached"
+        ? notice("CACHED_ANSWER", "No model is available; this is an earlier answer to the same question.")
+        : notice("CANNED_ANSWER", "No model is available; this is a prepared answer.");
+      yield* say(answer.text, newItemId("msg"), added);
+      yield { type: "step_completed", step, finishReason: "error", usage: turn.usage, messages: added };
+      return { outcome: "DEGRADED", text: answer.text, usage: tally.list() };
+    }
+
+    shrunk = false;
+    lead = undefined;
     const finish = turn.finish ?? "other";
-    usage.add(turn.usage);
-    const verdict = await rules.judge({ finish, text: turn.text, calls: turn.calls.length });
+    turn.book(false, out);
+    const simplified = rung.kind === "simplified";
+    const verdict = await rules.judge({ finish, text: turn.text, calls: turn.calls.length, simplified });
     turn.complete(out);
     if (verdict.next !== "tools") turn.discardRest("not_executed", out);
-    added.push(...turn.message());
+    const answered = turn.message();
+    added.push(...answered);
+    context.observe(turn.lastUsage, [...request.messages, ...answered], coming.frame);
     yield* out;
 
-    let answer: string | undefined;
     if (verdict.next === "tools") {
-      const planned = tools.plan(turn.calls);
-      for (const { call, spec } of planned) {
-        const { callId: itemId, name: tool, argumentsJson } = call;
-        yield { type: "tool_call_requested", itemId, tool, argumentsJson, risk: spec?.risk ?? 0 };
-      }
-      const maxParallel = limits.maxParallelCalls ?? 8;
-      const { results, done } = yield* runCalls(planned, { executeTool: input.executeTool, signal, maxParallel });
-      added.push({ role: "tool", content: results });
-      if (done !== undefined && !signal.aborted) {
-        answer = done;
-        if (turn.text.trim() !== done.trim()) yield* say(done, input.newItemId("msg"), added);
-      }
-    } else if (verdict.next === "model" && verdict.hidden !== undefined) {
-      added.push(verdict.hidden);
+      const phase = new ToolPhase(input, tools, context, outputBytes(rung));
+      const end = yield* phase.begin({ step, finish, usage: turn.usage, added }, turn);
+      if (end !== undefined) return { ...end, usage: tally.list() };
+      continue;
+    }
+    if (verdict.next === "model" && verdict.hidden !== undefined) {
+      added.push(hiddenMessage(verdict.hidden, newItemId("msg")));
     } else if (verdict.next === "end") {
       yield* verdict.notices;
     }
     yield { type: "step_completed", step, finishReason: finish, usage: turn.usage, messages: added };
-    history.push(...added);
-
-    if (verdict.next === "end") return { outcome: verdict.outcome, text: verdict.text, usage: usage.list() };
-    if (answer !== undefined) return { outcome: "DONE_TOOL", text: answer, usage: usage.list() };
+    context.add(added);
+    if (verdict.next === "end") return { outcome: verdict.outcome, text: verdict.text, usage: tally.list() };
   }
 }
 
-function toRequest(input: LoopInput, messages: ModelMessage[], tools: ToolSet, lastCall: boolean): ModelRequest {
-  return {
-    model: input.modelName,
-    system: input.system,
-    messages,
-    // Tools stay in the last request too: the provider's cache keeps its prefix, and a history with calls needs them.
-    tools: tools.list,
-    toolChoice: lastCall ? "none" : "auto",
-    maxTokens: input.limits.maxTokens,
-    ...(input.temperature !== undefined && { temperature: input.temperature }),
-    ...(input.metadata !== undefined && { metadata: input.metadata }),
-  };
+function hasCutOutput(history: readonly ModelMessage[]): boolean {
+  return history.some(({ role, content }) => role === "tool" && content.some(({ truncated }) => truncated === true));
 }
 
-function streamOptions({ signal, apiKey }: LoopInput): StreamOptions {
-  return { signal, mayDiscard: true, ...(apiKey !== undefined && { apiKey }) };
-}
-
-/** Completes a step of which the model's call did not end: a cancelled answer is kept as far as it was shown. */
-function breakOff(turn: ModelTurn, added: ModelMessage[], step: number, signal: AbortSignal): EngineEvent[] {
-  const out: EngineEvent[] = [];
-  if (signal.aborted) turn.complete(out);
-  turn.discardRest(signal.aborted ? "cancelled" : "model_failed", out);
-  const kept = signal.aborted ? turn.message() : [];
-  const finishReason = signal.aborted ? "cancelled" : "error";
-  const messages = kept.length > 0 ? [...added, ...kept] : [];
-  out.push({ type: "step_completed", step, finishReason, usage: turn.usage, messages });
-  return out;
-}
-
-/** The answer that a tool ended the run with, as a message of the assistant. */
-function say(text: string, itemId: string, added: ModelMessage[]): EngineEvent[] {
-  if (text.trim() === "") return [];
-  added.push({ role: "assistant", content: [{ type: "text", text }] });
-  return [
-    { type: "message_started", itemId },
-    { type: "text_delta", itemId, offset: 0, text },
-    { type: "message_completed", itemId, parts: [{ type: "text", text }] },
-  ];
+async function lastResort({ lastResort: ask, signal }: LoopInput, error: ModelError) {
+  return ask === undefined ? undefined : answerOf(() => ask(error), signal);
 }

@@ -7,10 +7,23 @@ import type {
   ToolCallPart,
   UsageEvent,
 } from "../llm/chat-model.ts";
-import { type DiscardCause, type EngineEvent, type ModelUsage, notice } from "./events.ts";
+import { type DiscardCause, type EngineEvent, type ModelCallPurpose, type ModelUsage, notice } from "./events.ts";
+import type { ModelRung } from "./loop-input.ts";
+import { addTokens, noTokens, type UsageTally } from "./usage-tally.ts";
 
 /** Makes the id of a new item. */
 export type NewItemId = (kind: "msg" | "rsn" | "call") => string;
+
+export interface ModelTurnOptions {
+  step: number;
+  rung: ModelRung;
+  purpose: ModelCallPurpose;
+  newItemId: NewItemId;
+  /** Reasons of notices that the run has given already; they are not repeated. */
+  told: Set<string>;
+  /** The run's usage; each call of a model is added to it once. */
+  tally: UsageTally;
+}
 
 interface OpenCall {
   callId: string;
@@ -27,22 +40,21 @@ export class ModelTurn {
   /** The message's parts in order. */
   parts: AssistantPart[] = [];
 
-  readonly #step: number;
-  readonly #newItemId: NewItemId;
-  readonly #told: Set<string>;
+  readonly #options: ModelTurnOptions;
   readonly #usage: ModelUsage;
+  #last: ModelUsage;
   #current: UsageEvent | undefined;
+  /** Id of the message: that of the item in which it is shown. */
+  #messageId: string | undefined;
   #message: { itemId: string; offset: number } | undefined;
   #reasoning: { itemId: string; offset: number } | undefined;
   #calls = new Map<string, OpenCall>();
   #completions: EngineEvent[] = [];
 
-  /** `told` holds the reasons of notices that the run has given already; they are not repeated. */
-  constructor(step: number, provider: string, model: string, newItemId: NewItemId, told: Set<string>) {
-    this.#step = step;
-    this.#newItemId = newItemId;
-    this.#told = told;
-    this.#usage = { provider, model, inputTokens: 0, cacheReadTokens: 0, cacheWriteTokens: 0, outputTokens: 0 };
+  constructor(options: ModelTurnOptions) {
+    this.#options = options;
+    this.#usage = noTokens(options.rung.model.provider, options.rung.modelName);
+    this.#last = this.#usage;
   }
 
   /** Takes one model event and appends what it means to `out`. */
@@ -83,15 +95,15 @@ export class ModelTurn {
         this.finish = event.reason;
         break;
       case "notice":
-        if (this.#told.has(event.reason)) break;
-        this.#told.add(event.reason);
+        if (this.#options.told.has(event.reason)) break;
+        this.#options.told.add(event.reason);
         out.push(notice(event.reason, event.message, { facts: event.facts ?? {} }));
         break;
       case "discard":
         this.#discard("model_retry", out);
         break;
       case "retry": {
-        this.#bankUsage();
+        if (this.#current !== undefined) this.book(true, out);
         const facts = { attempt: String(event.attempt), delay_ms: String(event.delayMs), kind: event.kind };
         out.push(notice("MODEL_RETRY", "The model did not answer; trying again.", { facts, retrying: true }));
       }
@@ -113,15 +125,44 @@ export class ModelTurn {
       (part) => part.type === "tool_call" || (part.type === "text" && part.text.trim() !== ""),
     );
     // Thinking alone is kept only where the model goes on from it.
-    return says || (this.finish === "pause" && this.parts.length > 0)
-      ? [{ role: "assistant", content: this.parts }]
-      : [];
+    if (!says && (this.finish !== "pause" || this.parts.length === 0)) return [];
+    this.#messageId ??= this.#options.newItemId("msg");
+    return [{ role: "assistant", id: this.#messageId, content: this.parts }];
   }
 
-  /** Tokens of the call, attempts that broke off included. */
+  /** Tokens of what was booked: of the call, and of attempts before it that broke off. */
   get usage(): ModelUsage {
-    this.#bankUsage();
     return this.#usage;
+  }
+
+  /** Tokens of the attempt that was booked last. */
+  get lastUsage(): ModelUsage {
+    return this.#last;
+  }
+
+  /** True when something is known to have been used that is not booked. */
+  get owes(): boolean {
+    return this.#current !== undefined;
+  }
+
+  /** Books the attempt that has ended, as `model_called`. */
+  book(aborted: boolean, out: EngineEvent[]): void {
+    const { step, rung, purpose, tally } = this.#options;
+    const used = noTokens(this.#usage.provider, this.#usage.model);
+    if (this.#current !== undefined) {
+      addTokens(used, this.#current);
+      used.provider = this.#current.provider;
+      if (this.#current.model !== "") used.model = this.#current.model;
+    }
+    this.#current = undefined;
+    this.#last = used;
+    addTokens(this.#usage, used);
+    this.#usage.provider = used.provider;
+    this.#usage.model = used.model;
+    tally.add(used);
+    const { provider, model } = used;
+    const credentialId = rung.credential?.id ?? platformCredential;
+    out.push({ type: "model_called", step, purpose, provider, model, credentialId, usage: used, aborted });
   }
 
   /** Completes reasoning and message. Open or unwanted calls are left to {@link discardRest}. */
@@ -136,26 +177,41 @@ export class ModelTurn {
 
   /** Declares void what was shown and is not complete, and forgets the calls. */
   discardRest(cause: DiscardCause, out: EngineEvent[]): void {
+    this.#void(
+      cause,
+      this.parts.some(({ type }) => type === "tool_call"),
+      out,
+    );
+    this.#completions = [];
+    this.parts = this.parts.filter((part) => part.type !== "tool_call");
+  }
+
+  /** Declares void what a model began and never gave whole, once its calls are requested. */
+  discardUnfinished(out: EngineEvent[]): void {
+    this.#void("not_executed", false, out);
+  }
+
+  #void(cause: DiscardCause, shownCalls: boolean, out: EngineEvent[]): void {
     const open = this.#message !== undefined || this.#reasoning !== undefined || this.#calls.size > 0;
-    if (open || this.#completions.length > 0 || this.calls.length > 0) {
-      out.push({ type: "item_discarded", step: this.#step, cause });
+    if (open || shownCalls || this.#completions.length > 0) {
+      out.push({ type: "item_discarded", step: this.#options.step, cause });
     }
     this.#message = undefined;
     this.#reasoning = undefined;
-    this.#completions = [];
     this.#calls.clear();
-    this.parts = this.parts.filter((part) => part.type !== "tool_call");
   }
 
   #discard(cause: DiscardCause, out: EngineEvent[]): void {
     this.discardRest(cause, out);
     this.parts = [];
+    this.#messageId = undefined;
     this.finish = undefined;
   }
 
   #text(text: string, out: EngineEvent[]): void {
     if (this.#message === undefined) {
-      this.#message = { itemId: this.#newItemId("msg"), offset: 0 };
+      this.#message = { itemId: this.#options.newItemId("msg"), offset: 0 };
+      this.#messageId = this.#message.itemId;
       out.push({ type: "message_started", itemId: this.#message.itemId });
     }
     const { itemId, offset } = this.#message;
@@ -167,7 +223,7 @@ export class ModelTurn {
   }
 
   #thinking(text: string, out: EngineEvent[]): void {
-    this.#reasoning ??= { itemId: this.#newItemId("rsn"), offset: 0 };
+    this.#reasoning ??= { itemId: this.#options.newItemId("rsn"), offset: 0 };
     const { itemId, offset } = this.#reasoning;
     out.push({ type: "reasoning_delta", itemId, offset, text });
     this.#reasoning.offset += byteLength(text);
@@ -181,25 +237,15 @@ export class ModelTurn {
   }
 
   #startCall(id: string, tool: string, out: EngineEvent[]): OpenCall {
-    const call = { callId: this.#newItemId("call"), offset: 0 };
+    const call = { callId: this.#options.newItemId("call"), offset: 0 };
     this.#calls.set(id, call);
     out.push({ type: "tool_call_started", itemId: call.callId, tool });
     return call;
   }
-
-  #bankUsage(): void {
-    const current = this.#current;
-    if (current === undefined) return;
-    this.#current = undefined;
-    const sum = this.#usage;
-    sum.provider = current.provider;
-    if (current.model !== "") sum.model = current.model;
-    sum.inputTokens += current.inputTokens;
-    sum.cacheReadTokens += current.cacheReadTokens;
-    sum.cacheWriteTokens += current.cacheWriteTokens;
-    sum.outputTokens += current.outputTokens;
-  }
 }
+
+/** Id of the platform's own credential. */
+const platformCredential = "platform";
 
 function byteLength(text: string): number {
   return Buffer.byteLength(text);

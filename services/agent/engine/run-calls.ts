@@ -1,14 +1,21 @@
-import type { ContentPart, ToolResultPart } from "../llm/chat-model.ts";
+import type { ToolResultPart } from "../llm/chat-model.ts";
+import { capOutcome } from "./cap-outcome.ts";
 import { EventBuffer } from "./event-buffer.ts";
 import type { EngineEvent, ToolCallCompleted } from "./events.ts";
 import type { PlannedCall } from "./tool-set.ts";
-import type { ExecuteTool, ToolCall, ToolOutcome } from "./tool-spec.ts";
+import type { ExecuteTool, SuspendedCall, ToolCall, ToolOutcome } from "./tool-spec.ts";
 
 export interface RunCallsOptions {
   executeTool: ExecuteTool;
+  /** Reads an earlier output, for the built-in tool. */
+  readOutput: (of: { callId: string; offset: number }) => Promise<ToolOutcome>;
   signal: AbortSignal;
+  /** UTF-8 bytes of text of one result; what is more is cut. */
+  maxOutputBytes: number;
   /** Calls that run at the same time. */
   maxParallel: number;
+  /** Outcomes of an earlier attempt, which are not told again. */
+  known: ReadonlyMap<string, ToolOutcome>;
 }
 
 export interface CallsResult {
@@ -16,24 +23,35 @@ export interface CallsResult {
   results: ToolResultPart[];
   /** Set when a call ended the run: its answer. */
   done: string | undefined;
+  /** Calls without an outcome; the turn is not over then, and the results are not all. */
+  waiting: string[];
 }
 
 /**
  * Runs the calls of one turn. Neighbours that are marked concurrency-safe run together, the others one after the other, so
  * that a call sees what those before it did. After a call that ends the run, and after a cancellation, the rest is not
- * run but answered, so that every call has its one result. A tool that ignores the signal is not waited for.
+ * run but answered, so that every call has its one result. A tool that ignores the signal is not waited for. Behind a
+ * call that is suspended nothing is begun.
  */
 export async function* runCalls(
   planned: readonly PlannedCall[],
   options: RunCallsOptions,
 ): AsyncGenerator<EngineEvent, CallsResult, void> {
-  const outcomes = new Map<string, ToolOutcome>();
-  let done: string | undefined;
-  for (let i = 0; i < planned.length && done === undefined && !options.signal.aborted; ) {
-    const batch = nextBatch(planned, i);
+  const outcomes = new Map(options.known);
+  const suspended = new Set<string>();
+  const doneIn = (calls: readonly PlannedCall[]) =>
+    calls.map(({ call }) => outcomes.get(call.callId)?.done?.message).find((message) => message !== undefined);
+  let done = doneIn(planned);
+  const open = planned.filter(({ call }) => !outcomes.has(call.callId));
+  for (let i = 0; i < open.length && done === undefined && suspended.size === 0 && !options.signal.aborted; ) {
+    const batch = nextBatch(open, i);
     i += batch.length;
-    yield* runBatch(batch, options, outcomes);
-    for (const { call } of batch) done ??= outcomes.get(call.callId)?.done?.message;
+    yield* runBatch(batch, options, outcomes, suspended);
+    done = doneIn(batch);
+  }
+  if (suspended.size > 0 && done === undefined && !options.signal.aborted) {
+    const waiting = open.map(({ call }) => call.callId).filter((callId) => !outcomes.has(callId));
+    return { results: [], done, waiting };
   }
   const results: ToolResultPart[] = [];
   for (const { call } of planned) {
@@ -42,27 +60,34 @@ export async function* runCalls(
       outcome = failed(options.signal.aborted ? cancelledText : skippedText);
       yield completed(call, outcome);
     }
-    const { content, isError = false } = outcome;
-    results.push({ type: "tool_result", callId: call.callId, content, isError });
+    const { content, isError = false, truncated } = outcome;
+    const result: ToolResultPart = { type: "tool_result", callId: call.callId, tool: call.name, content, isError };
+    results.push(truncated === true ? { ...result, truncated } : result);
   }
-  return { results, done };
+  return { results, done, waiting: [] };
 }
 
 const cancelledText = "The call was cancelled.";
 const skippedText = "The call was not made: the task had ended before it.";
 
 function nextBatch(planned: readonly PlannedCall[], from: number): PlannedCall[] {
-  const safe = (one: PlannedCall | undefined) => one?.action === "execute" && one.spec.concurrencySafe === true;
+  const safe = (one: PlannedCall | undefined) => one !== undefined && isRun(one) && one.spec?.concurrencySafe === true;
   let end = from + 1;
   if (safe(planned[from])) while (safe(planned[end])) end++;
   return planned.slice(from, end);
 }
 
+function isRun({ action }: PlannedCall): boolean {
+  return action === "execute" || action === "read";
+}
+
 async function* runBatch(
   batch: readonly PlannedCall[],
-  { executeTool, signal, maxParallel }: RunCallsOptions,
+  options: RunCallsOptions,
   outcomes: Map<string, ToolOutcome>,
+  suspended: Set<string>,
 ): AsyncGenerator<EngineEvent, void, void> {
+  const { signal, maxParallel } = options;
   const buffer = new EventBuffer();
   const waiting = [...batch];
   let running = 0;
@@ -77,14 +102,21 @@ async function* runBatch(
   };
   const run = async (planned: PlannedCall) => {
     const { callId } = planned.call;
-    const outcome = await perform(planned, executeTool, signal, (event) => {
+    const outcome = await perform(planned, options, (event) => {
       if (!over && !outcomes.has(callId)) buffer.push(event);
     });
     // After a cancellation the call has its result already.
     if (over) return;
     running--;
+    if ("suspended" in outcome) {
+      suspended.add(callId);
+      buffer.wake();
+      startNext();
+      return;
+    }
     outcomes.set(callId, outcome);
     buffer.push(completed(planned.call, outcome));
+    if (outcome.escalation !== undefined) buffer.push({ type: "escalated", ...outcome.escalation });
     startNext();
   };
   const onAbort = () => buffer.wake();
@@ -102,19 +134,19 @@ async function* runBatch(
 /** Never rejects. */
 async function perform(
   planned: PlannedCall,
-  executeTool: ExecuteTool,
-  signal: AbortSignal,
+  { executeTool, readOutput, signal, maxOutputBytes }: RunCallsOptions,
   emit: (event: EngineEvent) => void,
-): Promise<ToolOutcome> {
+): Promise<ToolOutcome | SuspendedCall> {
   const { call } = planned;
   if (planned.action === "refuse") return failed(planned.problem);
   if (planned.action === "done")
     return { content: [{ type: "text", text: "Done." }], done: { message: planned.message } };
   try {
+    if (planned.action === "read") return await readOutput(planned.of);
     const outcome = await executeTool(call, signal, ({ message, fraction }) =>
       emit({ type: "tool_call_progress", itemId: call.callId, message, fraction }),
     );
-    return { ...outcome, content: outcome.content.map(wellFormed) };
+    return "suspended" in outcome ? outcome : capOutcome(outcome, maxOutputBytes, call.callId);
   } catch {
     return failed(signal.aborted ? cancelledText : `The tool "${call.name}" failed.`);
   }
@@ -129,14 +161,11 @@ function completed({ callId, name }: ToolCall, outcome: ToolOutcome): ToolCallCo
     structuredJson: outcome.structuredJson ?? "",
     isError: outcome.isError ?? false,
     durationMs: outcome.durationMs ?? 0,
+    ...(outcome.truncated === true && { truncated: true }),
+    ...(outcome.callsLeft !== undefined && { callsLeft: outcome.callsLeft }),
   };
 }
 
 function failed(text: string): ToolOutcome {
   return { content: [{ type: "text", text }], isError: true };
-}
-
-/** Half a surrogate pair would be refused by the provider, with the whole history it stands in. */
-function wellFormed(part: ContentPart): ContentPart {
-  return part.type === "text" && !part.text.isWellFormed() ? { ...part, text: part.text.toWellFormed() } : part;
 }

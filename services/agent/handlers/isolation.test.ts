@@ -6,8 +6,11 @@ import type { Principal } from "#platform/rpc/principal.ts";
 import { TENANT_SCOPES } from "#platform/rpc/scopes.ts";
 import { skipWithoutPostgres } from "#platform/testing/private-postgres.ts";
 import { callAs, principalOf, refusal } from "#platform/testing/service-under-test.ts";
+import { LeaseLost } from "../errors.ts";
+import { ledgerOf } from "../store/ledger-store.ts";
 import * as messages from "../store/message-store.ts";
 import * as runStore from "../store/run-store.ts";
+import { writeRun } from "../store/run-writes.ts";
 import * as sessionStore from "../store/session-store.ts";
 import { type AgentMesh, openAgentMesh } from "../testing/agent-mesh.ts";
 import { type Reading, read } from "../testing/watching.ts";
@@ -156,7 +159,9 @@ describe("what belongs to others", { skip: skipWithoutPostgres() }, () => {
     const found = await mesh.db.tenant(wrong, async (tx) => [
       await runStore.runById(tx, runId),
       await runStore.runById(tx, runId, true),
-      await runStore.eventsOfType(tx, runId, "run_started"),
+      await ledgerOf(tx, runId),
+      await tx.query("SELECT * FROM agent.model_calls WHERE run_id = $1", [runId]),
+      await tx.query("SELECT * FROM agent.compactions WHERE session_id = $1", [sessionId]),
       await runStore.eventsAfter(tx, runId, 0n, 10),
       await sessionStore.sessionById(tx, sessionId),
       await sessionStore.sessionByExternalId(tx, externalId, undefined),
@@ -175,7 +180,6 @@ describe("what belongs to others", { skip: skipWithoutPostgres() }, () => {
       await runStore.deleteRuns(tx, sessionId);
       await messages.deleteMessages(tx, sessionId);
       await sessionStore.deleteSession(tx, sessionId);
-      await sessionStore.freeSession(tx, sessionId, runId);
     });
     const insert = mesh.db.tenant(wrong, (tx) =>
       tx.execute("INSERT INTO agent.run_events (tenant_id, run_id, seq, type, event) VALUES ($1, $2, 99, 'x', '')", [
@@ -185,6 +189,10 @@ describe("what belongs to others", { skip: skipWithoutPostgres() }, () => {
     );
     await assert.rejects(insert, /row-level security/);
     const ours = await mesh.db.tenant(tenantId, (tx) => runStore.runById(tx, runId));
+    const fence = { tenantId: wrong, runId, owner: ours?.owner ?? "", epoch: ours?.epoch ?? 0 };
+    const event = { seq: 99n, type: "x", event: new Uint8Array() };
+    const write = mesh.db.tenant(wrong, (tx) => writeRun(tx, fence, { events: [event], lastSeq: 99n }, "last"));
+    await assert.rejects(write, LeaseLost);
     assert.equal(ours?.run_id, runId);
   });
 });

@@ -64,7 +64,9 @@ export function sessionHandler(sessions: Sessions, tokens: PageTokens): ServiceI
   };
 }
 
-const CHANGEABLE = ["title", "labels", "agent_id"] as const;
+const REPLACEABLE = ["title", "labels", "agent_id"] as const;
+/** An escalation is only ever taken back, and only by its name. */
+const CHANGEABLE = [...REPLACEABLE, "escalation"] as const;
 type Changeable = (typeof CHANGEABLE)[number];
 
 /** The fields that an update names: those of its mask, else the populated ones (AIP-134). */
@@ -73,7 +75,7 @@ function changeOf({ session, updateMask }: UpdateSessionRequest): SessionChange 
   const paths = updateMask?.paths ?? [];
   const chosen = new Set<Changeable>();
   for (const path of paths) {
-    if (path === "*") for (const name of CHANGEABLE) chosen.add(name);
+    if (path === "*") for (const name of REPLACEABLE) chosen.add(name);
     else if (isChangeable(path)) chosen.add(path);
     else throw unknownPath(path);
   }
@@ -82,7 +84,14 @@ function changeOf({ session, updateMask }: UpdateSessionRequest): SessionChange 
     if (values.agentId !== "") chosen.add("agent_id");
     if (Object.keys(values.labels).length > 0) chosen.add("labels");
   }
+  if (chosen.has("escalation") && (session?.escalation?.reason || session?.escalation?.priority)) {
+    throw invalidFields({
+      field: "session.escalation",
+      description: "can only be taken back, by setting it to nothing",
+    });
+  }
   return {
+    deescalate: chosen.has("escalation") ? true : undefined,
     title: chosen.has("title") ? values.title : undefined,
     agentId: chosen.has("agent_id") ? values.agentId : undefined,
     labels: chosen.has("labels") ? values.labels : undefined,

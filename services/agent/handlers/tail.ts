@@ -11,7 +11,10 @@ const WAIT_MS = 15_000;
 export function tailHandler(runs: Runs): ServiceImpl<typeof RunTailService> {
   return {
     async *tailRun({ runId }, context) {
-      const { principal, signal } = callOf(context);
+      const call = callOf(context);
+      const { principal, signal } = call;
+      // The replica that asks has checked its reader, whose name it asks in; what belongs to one user is checked here, too.
+      await runs.get(call, runId);
       using subscription = runs.subscribeOwned(principal.tenantId, runId) ?? raise(notFound("run"));
       yield { frame: { case: "openItems", value: subscription.open } };
       const { queue } = subscription;
@@ -23,6 +26,7 @@ export function tailHandler(runs: Runs): ServiceImpl<typeof RunTailService> {
 
     async cancelOwnedRun({ runId, cause }, context) {
       const call = callOf(context);
+      await runs.mayChange(call, runId);
       const ended = runs.cancelOwned(call.principal.tenantId, runId, cause) ?? raise(notFound("run"));
       await abortable(ended, call.signal);
       const run = await runs.get(call, runId);

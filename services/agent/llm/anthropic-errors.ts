@@ -1,12 +1,7 @@
 import { APIConnectionError, APIConnectionTimeoutError, APIError } from "@anthropic-ai/sdk";
 import { ModelError, type ModelErrorFacts, type ModelErrorKind } from "./model-error.ts";
+import { retryAfter, transportFailure } from "./transport-failure.ts";
 
-const timeoutCodes = new Set([
-  "UND_ERR_CONNECT_TIMEOUT",
-  "UND_ERR_HEADERS_TIMEOUT",
-  "UND_ERR_BODY_TIMEOUT",
-  "ETIMEDOUT",
-]);
 const maxDetail = 500;
 
 /**
@@ -19,9 +14,7 @@ export function toModelError(error: unknown, now: () => number): ModelError {
   if (error instanceof APIConnectionTimeoutError)
     return new ModelError("timeout", { retryable: true, cause: error.cause });
   if (error instanceof APIConnectionError) {
-    return isTimeout(error.cause)
-      ? new ModelError("timeout", { retryable: true, cause: error.cause })
-      : new ModelError("connection", { retryable: true, cause: error.cause });
+    return transportFailure(error.cause) ?? new ModelError("connection", { retryable: true, cause: error.cause });
   }
   if (error instanceof APIError) {
     const retryAfterMs = retryAfter(error.headers, now);
@@ -34,8 +27,8 @@ export function toModelError(error: unknown, now: () => number): ModelError {
       ...(retryAfterMs !== undefined && { retryAfterMs }),
     });
   }
-  if (isTimeout(error)) return new ModelError("timeout", { retryable: true, cause: error });
-  if (isNetwork(error)) return new ModelError("connection", { retryable: true, cause: error });
+  const failure = transportFailure(error);
+  if (failure !== undefined) return failure;
   // A mistake in the request or in the program: asking again would make it again.
   return new ModelError("invalid_request", { retryable: false, cause: error });
 }
@@ -93,32 +86,4 @@ function verdict({ status, type, code, message }: Failure): [ModelErrorKind, ret
   if (status !== undefined && status < 500) return ["invalid_request", false];
   if (type === "invalid_request_error" || type === "not_found_error") return ["invalid_request", false];
   return ["server", true];
-}
-
-function isTimeout(error: unknown): boolean {
-  return codes(error).some((code) => timeoutCodes.has(code));
-}
-
-/** undici's codes and those of system calls; a `TypeError` of our own has none. */
-function isNetwork(error: unknown): boolean {
-  return codes(error).some((code) => /^(UND_ERR_|E[A-Z]+$|HPE_|ERR_SSL|ERR_TLS)/.test(code));
-}
-
-function codes(error: unknown): string[] {
-  const found: string[] = [];
-  for (let e = error; e instanceof Error && found.length < 4; e = e.cause) {
-    found.push(String((e as NodeJS.ErrnoException).code ?? ""));
-  }
-  return found;
-}
-
-/** RFC 9110 §10.2.3 (seconds or a date) and the API's own `retry-after-ms`. */
-function retryAfter(headers: Headers | undefined, now: () => number): number | undefined {
-  const ms = headers?.get("retry-after-ms");
-  if (ms && Number.isFinite(Number(ms))) return Math.max(0, Number(ms));
-  const value = headers?.get("retry-after");
-  if (!value) return undefined;
-  if (/^\s*\d+(\.\d+)?\s*$/.test(value)) return Number(value) * 1_000;
-  const date = Date.parse(value);
-  return Number.isNaN(date) ? undefined : Math.max(0, date - now());
 }

@@ -58,6 +58,29 @@ function toolTurns(turns: number): ModelMessage[] {
 }
 
 describe("a request to Anthropic's API", () => {
+  test("another provider's ids of calls are replaced where this one would refuse them", () => {
+    const turn = (n: number, providerCallId?: string): ModelMessage[] => [
+      {
+        role: "assistant",
+        content: [
+          {
+            type: "tool_call",
+            callId: `call_${n}`,
+            ...(providerCallId && { providerCallId }),
+            name: "todo",
+            argumentsJson: "{}",
+          },
+        ],
+      },
+      { role: "tool", content: [{ type: "tool_result", callId: `call_${n}`, content: [], isError: false }] },
+    ];
+    const history = [user("x"), ...turn(1, "same"), ...turn(2, "same"), ...turn(3, "functions.todo:0"), ...turn(4)];
+    const ids = body(history).messages.flatMap(({ content }) =>
+      typeof content === "string" ? [] : content.flatMap((block) => (block.type === "tool_use" ? [block.id] : [])),
+    );
+    assert.deepEqual(ids, ["same", "call_2", "call_3", "call_4"]);
+  });
+
   test("behaviour 41: at most four cache breakpoints: the last tool, the system prompt and the two newest user messages", () => {
     const made = body(toolTurns(5));
     const marked = JSON.stringify(made).match(/"cache_control":\{"type":"ephemeral"\}/g) ?? [];

@@ -14,9 +14,12 @@ import type {
   ModelMessage,
   ModelRequest,
   ModelTool,
+  ToolCallPart,
   ToolResultPart,
 } from "./chat-model.ts";
 import { modelFacts } from "./model-facts.ts";
+import { toolInput } from "./tool-input.ts";
+import { toolSchema } from "./tool-schema.ts";
 
 /** Thinking blocks with this origin go back to the provider; others do not. */
 export const anthropicOrigin = "anthropic";
@@ -50,7 +53,7 @@ export function toMessagesBody(request: ModelRequest): MessageCreateParamsStream
       (tool, i): Tool => ({
         name: tool.name,
         description: tool.description,
-        input_schema: { ...tool.inputSchema, type: "object" },
+        input_schema: toolSchema(tool.inputSchema),
         ...(i === tools.length - 1 && { cache_control: cacheControl }),
       }),
     );
@@ -73,7 +76,7 @@ function toToolChoice(choice: NonNullable<ModelRequest["toolChoice"]>): ToolChoi
  * first, as the API demands, and a message without content is left out, as the API refuses it.
  */
 function toMessages(history: readonly ModelMessage[]): MessageParam[] {
-  const providerIds = new Map<string, string>();
+  const ids: CallIds = { byCall: new Map(), taken: new Set() };
   const messages: MessageParam[] = [];
   let user: ContentBlockParam[] = [];
   let results = 0;
@@ -84,12 +87,12 @@ function toMessages(history: readonly ModelMessage[]): MessageParam[] {
   };
   for (const message of history) {
     if (message.role === "assistant") {
-      const content = message.content.flatMap((part) => toAssistantBlock(part, providerIds));
+      const content = message.content.flatMap((part) => toAssistantBlock(part, ids));
       if (content.length === 0) continue;
       flush();
       messages.push({ role: "assistant", content });
     } else if (message.role === "tool") {
-      const blocks = message.content.map((part) => toResultBlock(part, providerIds));
+      const blocks = message.content.map((part) => toResultBlock(part, ids));
       user.splice(results, 0, ...blocks);
       results += blocks.length;
     } else {
@@ -100,7 +103,13 @@ function toMessages(history: readonly ModelMessage[]): MessageParam[] {
   return messages;
 }
 
-function toAssistantBlock(part: AssistantPart, providerIds: Map<string, string>): ContentBlockParam[] {
+/** Ids of tool calls as they are sent. */
+interface CallIds {
+  byCall: Map<string, string>;
+  taken: Set<string>;
+}
+
+function toAssistantBlock(part: AssistantPart, ids: CallIds): ContentBlockParam[] {
   switch (part.type) {
     case "text":
       return part.text.trim() === "" ? [] : [{ type: "text", text: part.text }];
@@ -110,29 +119,24 @@ function toAssistantBlock(part: AssistantPart, providerIds: Map<string, string>)
         ? [{ type: "redacted_thinking", data: part.signature }]
         : [{ type: "thinking", thinking: part.text, signature: part.signature }];
     case "tool_call": {
-      const id = part.providerCallId ?? part.callId;
-      providerIds.set(part.callId, id);
-      return [{ type: "tool_use", id, name: part.name, input: toInput(part.argumentsJson) }];
+      const id = sendableId(part, ids.taken);
+      ids.taken.add(id);
+      ids.byCall.set(part.callId, id);
+      return [{ type: "tool_use", id, name: part.name, input: toolInput(part.argumentsJson) }];
     }
   }
 }
 
-/** The API takes objects only; what the model wrote instead of one is shown to it inside one. */
-function toInput(argumentsJson: string): unknown {
-  try {
-    const value: unknown = JSON.parse(argumentsJson);
-    if (typeof value === "object" && value !== null && !Array.isArray(value)) return value;
-  } catch {
-    // Not JSON: below.
-  }
-  return argumentsJson.trim() === "" ? {} : { invalid_arguments: argumentsJson };
+/** Another provider's id may have characters that this one refuses, or come again in every turn; ours does neither. */
+function sendableId({ callId, providerCallId = "" }: ToolCallPart, taken: ReadonlySet<string>): string {
+  return /^[a-zA-Z0-9_-]+$/.test(providerCallId) && !taken.has(providerCallId) ? providerCallId : callId;
 }
 
-function toResultBlock(part: ToolResultPart, providerIds: Map<string, string>): ToolResultBlockParam {
+function toResultBlock(part: ToolResultPart, ids: CallIds): ToolResultBlockParam {
   const content = toContentBlocks(part.content);
   return {
     type: "tool_result",
-    tool_use_id: providerIds.get(part.callId) ?? part.callId,
+    tool_use_id: ids.byCall.get(part.callId) ?? part.callId,
     ...(content.length > 0 && { content }),
     ...(part.isError && { is_error: true }),
   };

@@ -1,11 +1,11 @@
+import { randomUUID } from "node:crypto";
 import { createParser } from "eventsource-parser";
 import { fromStreamError } from "./anthropic-errors.ts";
 import { anthropicOrigin } from "./anthropic-request.ts";
 import type { FinishReason, ModelEvent, UsageEvent } from "./chat-model.ts";
 import { ModelError } from "./model-error.ts";
-
-/** Most characters of one server-sent event. */
-const maxEventLength = 32 * 1024 * 1024;
+import { maxEventLength, type StreamDecoder } from "./provider-model.ts";
+import { type HalfPair, joinSurrogates, leftHalf } from "./surrogates.ts";
 
 const finishReasons = new Map<string | undefined, FinishReason>([
   ["end_turn", "end_turn"],
@@ -34,7 +34,7 @@ interface WireUsage {
   output_tokens?: unknown;
 }
 
-interface Block {
+interface Block extends HalfPair {
   type: "text" | "thinking" | "redacted_thinking" | "tool_use" | "ignored";
   id: string;
   name: string;
@@ -43,8 +43,6 @@ interface Block {
   signature: string;
   /** A tool's input that came with the start of its block. */
   input: unknown;
-  /** First half of a surrogate pair whose second half is still to come. */
-  half: string;
 }
 
 /**
@@ -52,7 +50,7 @@ interface Block {
  * {@link feed} takes what one read of the socket gave and returns its events; deltas of one thing that came together are
  * one event. After a failure, also one that the stream itself reports, {@link failure} is set and nothing more comes.
  */
-export class AnthropicStreamDecoder {
+export class AnthropicStreamDecoder implements StreamDecoder {
   /** Set when the stream cannot go on. */
   failure: ModelError | undefined;
   /** Whether the message is whole. */
@@ -85,6 +83,11 @@ export class AnthropicStreamDecoder {
     this.#out = out;
     if (this.failure === undefined && !this.complete) this.#parser.feed(text);
     return out;
+  }
+
+  /** A message is over only when it says so. */
+  end(): ModelEvent[] {
+    return [];
   }
 
   /** The error of a stream that ended here. */
@@ -140,11 +143,15 @@ export class AnthropicStreamDecoder {
       this.#fail("a content block starts out of place");
       return;
     }
+    if (this.#blocks.has(wire.index)) {
+      this.#fail("a content block starts twice");
+      return;
+    }
     const type = blockType(start["type"]);
     const block: Block = { type, id: "", name: "", text: "", signature: "", input: undefined, half: "" };
     this.#blocks.set(wire.index, block);
     if (type === "tool_use") {
-      block.id = asText(start["id"]);
+      block.id = asText(start["id"]) || `toolu_${randomUUID()}`;
       block.name = asText(start["name"]);
       block.input = start["input"];
       this.#out.push({ type: "tool_call_started", id: block.id, name: block.name });
@@ -183,12 +190,10 @@ export class AnthropicStreamDecoder {
       return;
     }
     this.#blocks.delete(wire.index as number);
-    if (block.half !== "") {
-      block.half = "";
-      if (block.type === "text") this.#addText(block, "\ufffd");
-      else if (block.type === "thinking") this.#addThinking(block, "\ufffd");
-      else this.#addArguments(block, "\ufffd");
-    }
+    const left = leftHalf(block);
+    if (block.type === "text") this.#addText(block, left);
+    else if (block.type === "thinking") this.#addThinking(block, left);
+    else this.#addArguments(block, left);
     if (block.type === "tool_use") {
       const argumentsJson = block.text === "" ? JSON.stringify(block.input ?? {}) : block.text;
       this.#out.push({ type: "tool_call", id: block.id, name: block.name, argumentsJson });
@@ -272,17 +277,4 @@ function asText(value: unknown): string {
 
 function asCount(value: unknown): number | undefined {
   return typeof value === "number" && Number.isFinite(value) && value >= 0 ? value : undefined;
-}
-
-/** A piece may end between the halves of a surrogate pair; protobuf and UTF-8 offsets need them together. */
-function joinSurrogates(block: Block, piece: string): string {
-  if (piece === "") return "";
-  let text = block.half === "" ? piece : block.half + piece;
-  block.half = "";
-  const last = text.charCodeAt(text.length - 1);
-  if (last >= 0xd800 && last <= 0xdbff) {
-    block.half = text.slice(-1);
-    text = text.slice(0, -1);
-  }
-  return text.isWellFormed() ? text : text.toWellFormed();
 }

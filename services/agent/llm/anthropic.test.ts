@@ -271,16 +271,16 @@ describe("Anthropic's model", () => {
   test("behaviour 48: a call takes its own key before the platform's, and no key is in an error", async () => {
     server.script(says("a"), says("b"));
     await events();
-    await events({ apiKey: "sk-secret-tenant" });
+    await events({ credential: { apiKey: "sk-secret-tenant", id: "own:1" } });
     assert.deepEqual(
       server.requests.map((r) => r.apiKey),
       [key, "sk-secret-tenant"],
     );
     for (const turn of [fails(401), fails(500), says("x", { fault: { cut: { afterBytes: 300, how: "break" } } })]) {
-      const error = await failure(turn, { apiKey: "sk-secret-tenant" });
+      const error = await failure(turn, { credential: { apiKey: "sk-secret-tenant", id: "own:1" } });
       assert.ok(!inspect(error).includes("sk-secret"));
     }
-    const unsendable = await events({ apiKey: "sk-secret-\n" }).catch((e: unknown) => e);
+    const unsendable = await events({ credential: { apiKey: "sk-secret-\n", id: "own:2" } }).catch((e: unknown) => e);
     assert.equal((unsendable as ModelError).kind, "authentication");
     assert.ok(!inspect(unsendable).includes("sk-secret"));
     const none = createAnthropicModel({ fetch: door.fetch, baseUrl: server.url });

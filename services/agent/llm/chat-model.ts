@@ -47,6 +47,10 @@ export interface ToolResultPart {
   callId: string;
   content: ContentPart[];
   isError: boolean;
+  /** Name of the tool; results that were stored before it was kept lack it. */
+  tool?: string;
+  /** True: the tool said more than this; the whole can be read by the call's id. */
+  truncated?: true;
 }
 
 /** What people and tools say. */
@@ -55,6 +59,8 @@ export type AssistantPart = TextPart | ThinkingPart | ToolCallPart;
 
 export interface UserMessage {
   role: "user";
+  /** `msg_…`. Messages that were made to repair a history have none. It is not sent to providers. */
+  id?: string;
   content: ContentPart[];
   /** Written by the platform: sent to the model and stored, not shown as chat. */
   hidden?: boolean;
@@ -62,12 +68,16 @@ export interface UserMessage {
 
 export interface AssistantMessage {
   role: "assistant";
+  /** `msg_…`. Messages that were made to repair a history have none. It is not sent to providers. */
+  id?: string;
   /** In the order in which the model wrote them. */
   content: AssistantPart[];
 }
 
 export interface ToolMessage {
   role: "tool";
+  /** `msg_…`. Messages that were made to repair a history have none. It is not sent to providers. */
+  id?: string;
   /** The results of one turn, in call order. */
   content: ToolResultPart[];
 }
@@ -104,11 +114,20 @@ export interface RequestMetadata {
   userId?: string;
 }
 
+/** A credential for model calls. */
+export interface ModelCredential {
+  apiKey: string;
+  /** The server to ask in place of the provider's usual one. */
+  baseUrl?: string;
+  /** What breakers and limits are kept by: `platform`, or `own:<tenant>:<version>`. It is no secret. */
+  id: string;
+}
+
 export interface StreamOptions {
   /** Ends the request, its socket and any wait for a retry. The stream rejects with the signal's reason. */
   signal: AbortSignal;
-  /** A tenant's own key for this call, in place of the platform's. */
-  apiKey?: string;
+  /** A tenant's own credential for this call, in place of the platform's. */
+  credential?: ModelCredential;
   /** A call that fails after output was seen may be asked again: a `discard` event says that the output is void. */
   mayDiscard?: boolean;
   /** Told of each retry when it is decided on, before the wait. */

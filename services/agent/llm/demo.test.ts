@@ -62,8 +62,7 @@ function conversation(more: { requireDoneTool?: boolean; tools?: ToolSpec[] } = 
   const say = async (said: string): Promise<string> => {
     history.push(user(said));
     const loop = runLoop({
-      model: createDemoModel({ paceMs: 0 }),
-      modelName: "demo",
+      models: [{ kind: "primary", model: createDemoModel({ paceMs: 0 }), modelName: "demo", contextWindow: 200_000 }],
       system: "",
       history: [...history],
       tools: more.tools ?? tools,

@@ -12,10 +12,14 @@ import { createModels, type ModelsOptions } from "./models.ts";
 async function setup(apiKey?: string, options: ModelsOptions = {}) {
   const server = await startModelServer({ strict: true });
   const door = createOperatorFetch();
-  const config = { apiKey: apiKey === undefined ? undefined : new Secret(apiKey), baseUrl: server.url };
+  const key = apiKey === undefined ? undefined : new Secret(apiKey);
+  const config = {
+    anthropic: { apiKey: key, baseUrl: server.url },
+    openai: { apiKey: key, baseUrl: `${server.url}/v1`, maxTokensField: "auto" as const },
+  };
   return {
     server,
-    models: createModels(config, door.fetch, { demo: { paceMs: 0 }, ...options }),
+    models: createModels(config, { fetch: door.fetch }, { demo: { paceMs: 0 }, ...options }),
     async [Symbol.asyncDispose]() {
       await door.close();
       await server.close();
@@ -32,7 +36,10 @@ async function events(model: ChatModel, apiKey?: string): Promise<ModelEvent[]> 
     maxTokens: 100,
   };
   const seen: ModelEvent[] = [];
-  const options = { signal: new AbortController().signal, ...(apiKey !== undefined && { apiKey }) };
+  const options = {
+    signal: new AbortController().signal,
+    ...(apiKey !== undefined && { credential: { apiKey, id: "own:1" } }),
+  };
   for await (const event of model.stream(request, options)) seen.push(event);
   return seen;
 }
@@ -78,50 +85,59 @@ describe("the models", () => {
     });
   });
 
-  test("a whole run goes through loop, retry, adapter and socket, with a broken stream on the way", async () => {
-    const waits: number[] = [];
-    await using all = await setup("sk", { retry: { sleep: async (ms) => void waits.push(ms), random: () => 0 } });
-    all.server.script(
-      fails(529),
-      { ...says("I will never finish this"), fault: { cut: { afterBytes: 800, how: "break" } } },
-      turnOf(
-        { type: "thinking", thinking: "Multiply.", signature: "c2ln" },
-        { type: "text", text: "Let me compute." },
-        toolUse("calculator", { expression: "6*7" }),
-        toolUse("calculator", { expression: "1+1" }),
-      ),
-      says("42 and 2", { usage: { input_tokens: 5, cache_read_input_tokens: 50, output_tokens: 3 } }),
-    );
-    let ids = 0;
-    const loop = runLoop({
-      model: all.models.get("anthropic"),
-      modelName: "claude-sonnet-5-5",
-      system: "Be brief.",
-      history: [{ role: "user", content: [{ type: "text", text: "6*7 and 1+1?" }] }],
-      tools: [{ name: "calculator", description: "Computes.", inputSchema: { type: "object" }, concurrencySafe: true }],
-      executeTool: async ({ argumentsJson }) => ({
-        content: [{ type: "text", text: argumentsJson.includes("6") ? "42" : "2" }],
-      }),
-      limits: { maxIterations: 5, maxTokens: 1_000 },
-      requireDoneTool: false,
-      newItemId: (kind) => `${kind}_${++ids}`,
-      signal: new AbortController().signal,
+  const cases = [
+    ["anthropic", "claude-sonnet-5-5"],
+    ["openai", "gpt-6-sol"],
+  ] as const;
+  for (const [provider, modelName] of cases)
+    test(`a whole run with ${provider} goes through loop, retry, adapter and socket, with a broken stream on the way`, async () => {
+      const waits: number[] = [];
+      await using all = await setup("sk", { retry: { sleep: async (ms) => void waits.push(ms), random: () => 0 } });
+      all.server.script(
+        fails(529),
+        { ...says("I will never finish this"), fault: { cut: { afterBytes: 800, how: "break" } } },
+        turnOf(
+          { type: "thinking", thinking: "Multiply.", signature: "c2ln" },
+          { type: "text", text: "Let me compute." },
+          toolUse("calculator", { expression: "6*7" }),
+          toolUse("calculator", { expression: "1+1" }),
+        ),
+        says("42 and 2", { usage: { input_tokens: 5, cache_read_input_tokens: 50, output_tokens: 3 } }),
+      );
+      let ids = 0;
+      const loop = runLoop({
+        models: [{ kind: "primary", model: all.models.get(provider), modelName, contextWindow: 200_000 }],
+        system: "Be brief.",
+        history: [{ role: "user", content: [{ type: "text", text: "6*7 and 1+1?" }] }],
+        tools: [
+          { name: "calculator", description: "Computes.", inputSchema: { type: "object" }, concurrencySafe: true },
+        ],
+        executeTool: async ({ argumentsJson }) => ({
+          content: [{ type: "text", text: argumentsJson.includes("6") ? "42" : "2" }],
+        }),
+        limits: { maxIterations: 5, maxTokens: 1_000 },
+        requireDoneTool: false,
+        newItemId: (kind) => `${kind}_${++ids}`,
+        signal: new AbortController().signal,
+      });
+      const seen: EngineEvent[] = [];
+      let next = await loop.next();
+      for (; !next.done; next = await loop.next()) seen.push(next.value);
+      assert.deepEqual([next.value.outcome, next.value.text], ["ANSWERED", "42 and 2"]);
+      assert.deepEqual(waits, [1_000, 2_000]);
+      assert.deepEqual(
+        seen.filter((event) => event.type === "item_discarded" || event.type === "notice").map((event) => event.type),
+        ["notice", "item_discarded", "notice"],
+      );
+      assert.equal(next.value.usage[0]?.cacheReadTokens, 50);
+      const blocks = all.server.requests
+        .at(-1)
+        ?.body.messages.flatMap(({ content }) => (typeof content === "string" ? [] : content));
+      assert.deepEqual(
+        blocks
+          ?.filter(({ type }) => type === "tool_result")
+          .map(({ content }) => JSON.stringify(content).match(/\d+/)?.[0]),
+        ["42", "2"],
+      );
     });
-    const seen: EngineEvent[] = [];
-    let next = await loop.next();
-    for (; !next.done; next = await loop.next()) seen.push(next.value);
-    assert.deepEqual([next.value.outcome, next.value.text], ["ANSWERED", "42 and 2"]);
-    assert.deepEqual(waits, [1_000, 2_000]);
-    assert.deepEqual(
-      seen.filter((event) => event.type === "item_discarded" || event.type === "notice").map((event) => event.type),
-      ["notice", "item_discarded", "notice"],
-    );
-    assert.equal(next.value.usage[0]?.cacheReadTokens, 50);
-    const results = all.server.requests.at(-1)?.body.messages.at(-1)?.content;
-    assert.ok(Array.isArray(results));
-    assert.deepEqual(
-      results.map((block) => block.type),
-      ["tool_result", "tool_result"],
-    );
-  });
 });

@@ -85,6 +85,8 @@ function weight({ payload }: AgentEvent): number {
       return ENVELOPE_BYTES + contentBytes(payload.value.content) + payload.value.structuredJson.length;
     case "runCompleted":
       return ENVELOPE_BYTES + payload.value.response.length;
+    case "contextCompacted":
+      return ENVELOPE_BYTES + payload.value.summary.length;
     default:
       return 2 * ENVELOPE_BYTES;
   }

@@ -1,4 +1,5 @@
 import type { Database } from "#platform/postgres/database.ts";
+import { failpoint } from "#platform/process/failpoint.ts";
 import type { Log } from "#platform/telemetry/log.ts";
 import { LeaseLost } from "../errors.ts";
 import { renewLeases } from "../store/lease-store.ts";
@@ -93,6 +94,7 @@ export class LiveRuns {
     try {
       const held = runs.map((run) => ({ fence: run.log.fence, nextSeq: run.log.nextSeq }));
       const options = { signal: this.#stopped.signal, deadline: Date.now() + heartbeatMs };
+      failpoint("live-runs.before-renewal");
       const { renewed, lost } = await database.worker((tx) => renewLeases(tx, owner, held, leaseMs), options);
       for (const run of runs) {
         const { runId } = run.log.fence;

@@ -1,14 +1,16 @@
-import { fromBinary } from "@bufbuild/protobuf";
-import { type AgentEvent, AgentEventSchema } from "#gen/agentmesh/agent/v1/agent_event_pb.ts";
+import type { AgentEvent } from "#gen/agentmesh/agent/v1/agent_event_pb.ts";
 import type { Database } from "#platform/postgres/database.ts";
+import { failpoint } from "#platform/process/failpoint.ts";
 import type { Call } from "#platform/rpc/call.ts";
 import type { Principal } from "#platform/rpc/principal.ts";
 import type { Log } from "#platform/telemetry/log.ts";
 import { LeaseLost } from "../errors.ts";
 import { claimExpired } from "../store/lease-store.ts";
-import { eventsOfType, runById, SEQ_BLOCK } from "../store/run-store.ts";
-import { finishRun, ownerLost } from "./run-end.ts";
+import { SEQ_BLOCK } from "../store/run-store.ts";
+import { type LoadedRun, loadRun } from "./load-run.ts";
+import { finishRun, ownerLost, poisoned, type RunEnd } from "./run-end.ts";
 import { RunLog } from "./run-log.ts";
+import type { StartedRun } from "./run-start.ts";
 import { UsageTotal } from "./usage-total.ts";
 
 const BATCH = 50;
@@ -22,17 +24,25 @@ export interface ReaperOptions {
   log: Log;
   /** Tells watchers everywhere that a run has new durable events. */
   announce(tenantId: string, event: AgentEvent): void;
-  /** Told of each run that was ended, for the metrics. */
+  /** Attempts at a run, the first included. */
+  maxAttempts: number;
+  /** Goes on with a run whose lease was taken; never throws. */
+  takeUp(call: Call, started: StartedRun): void;
+  /** Told of each run that goes on here, and of each that was ended, for the metrics. */
+  onTakenUp(tenantId: string, runId: string, attempt: number): void;
   onReaped(tenantId: string, runId: string): void;
 }
 
 /**
- * Ends runs whose owner is gone: takes their lease with the next epoch (so that the old owner, should it wake, can write
- * nothing), declares the open step void, and appends run_failed OWNER_LOST. Every replica runs one; the claim decides.
+ * Takes up runs whose owner is gone: takes their lease with the next epoch (so that the old owner, should it wake, can
+ * write nothing), and goes on with them from what is stored. A run that has lost its owner too often ends as run_failed
+ * RUN_POISONED, one of which too little is stored as OWNER_LOST. Every replica runs one; the claim decides.
  */
 export class Reaper {
   readonly #options: ReaperOptions;
   readonly #stopped = new AbortController();
+  /** The signal of calls that go on beyond this round. */
+  readonly #given = new AbortController();
   #timer: NodeJS.Timeout | undefined;
   #working: Promise<void> | undefined;
 
@@ -61,10 +71,14 @@ export class Reaper {
     const { signal } = this.#stopped;
     try {
       for (;;) {
+        const leasedAt = performance.now();
         const claimed = await database.worker((tx) => claimExpired(tx, { owner, address, leaseMs }, BATCH), { signal });
+        if (claimed.length > 0) failpoint("reaper.after-claim");
         for (const { tenantId, runId } of claimed) {
-          // One run that cannot be ended must not keep the others.
-          await this.#end(tenantId, runId).catch((error: unknown) => this.#failed(error, { run_id: runId }));
+          // One run that cannot be taken up must not keep the others.
+          await this.#takeUp(tenantId, runId, leasedAt).catch((error: unknown) =>
+            this.#failed(error, { run_id: runId }),
+          );
           signal.throwIfAborted();
         }
         if (claimed.length < BATCH) return;
@@ -79,26 +93,33 @@ export class Reaper {
     this.#options.log.warn({ err: error, ...about }, "agent.reaper.failed");
   }
 
-  async #end(tenantId: string, runId: string): Promise<void> {
+  async #takeUp(tenantId: string, runId: string, leasedAt: number): Promise<void> {
+    const { database, owner, maxAttempts } = this.#options;
+    const { signal } = this.#stopped;
+    const loaded = await loadRun(database, { tenantId, runId, leasedAt }, signal);
+    if (loaded === undefined || loaded.run.owner !== owner) return;
+    const { run, started } = loaded;
+    if (started === undefined) return this.#end(tenantId, loaded, ownerLost());
+    if (run.attempt > maxAttempts) {
+      return this.#end(tenantId, loaded, maxAttempts === 1 ? ownerLost() : poisoned(maxAttempts));
+    }
+    this.#options.takeUp(callOf(run.principal, this.#given.signal), started);
+    this.#options.onTakenUp(tenantId, runId, run.attempt);
+  }
+
+  async #end(tenantId: string, { run, booked }: LoadedRun, end: RunEnd): Promise<void> {
     const { database, owner, leaseMs } = this.#options;
     const { signal } = this.#stopped;
-    const { run, steps } = await database.tenant(
-      tenantId,
-      async (tx) => ({ run: await runById(tx, runId), steps: await eventsOfType(tx, runId, "step_completed") }),
-      { signal, readOnly: true },
-    );
-    if (run === undefined || run.owner !== owner) return;
+    const runId = run.run_id;
     const usage = new UsageTotal();
-    for (const bytes of steps) {
-      const { payload } = fromBinary(AgentEventSchema, bytes);
-      if (payload.case === "stepCompleted" && payload.value.usage !== undefined) usage.add(payload.value.usage);
-    }
+    for (const call of booked) usage.add(call);
     const runLog = new RunLog({
       database,
       fence: { tenantId, runId, owner, epoch: run.epoch },
       ids: { runId, sessionId: run.session_id, agentId: run.agent_id },
       lastDurableSeq: run.last_seq,
       nextSeq: run.seq_reserved - SEQ_BLOCK + 1n,
+      hasDraft: true,
       retryForMs: leaseMs,
       onCommitted: (event) => this.#options.announce(tenantId, event),
     });
@@ -110,7 +131,9 @@ export class Reaper {
     const abandon = () => runLog.abandon();
     signal.addEventListener("abort", abandon, { once: true });
     try {
-      await finishRun(runLog, ownerLost(), { usage: usage.summary(), call: callOf(run.principal, signal) });
+      failpoint("reaper.before-end");
+      await finishRun(runLog, end, { usage: usage.summary(), call: callOf(run.principal, signal) });
+      failpoint("reaper.after-end");
       this.#options.onReaped(tenantId, runId);
     } catch (error) {
       if (!(error instanceof LeaseLost)) throw error;

@@ -6,11 +6,9 @@ import { RunOutcome, RunState } from "#gen/agentmesh/agent/v1/run_pb.ts";
 import { type UsageSummary, UsageSummarySchema } from "#gen/agentmesh/common/v1/usage_pb.ts";
 import { type ErrorInfo, ErrorInfoSchema } from "#gen/google/rpc/error_details_pb.ts";
 import { type Status, StatusSchema } from "#gen/google/rpc/status_pb.ts";
-import { audit } from "#platform/postgres/audit.ts";
+import { failpoint } from "#platform/process/failpoint.ts";
 import type { Call } from "#platform/rpc/call.ts";
 import { ERROR_DOMAIN, type Reason } from "#platform/rpc/reasons.ts";
-import { endRun } from "../store/run-store.ts";
-import { freeSession } from "../store/session-store.ts";
 import type { EventBody } from "./event-envelope.ts";
 import type { RunLog } from "./run-log.ts";
 
@@ -49,6 +47,12 @@ export function ownerLost(): RunEnd {
   );
 }
 
+/** The end of a run whose owners died one after the other. */
+export function poisoned(attempts: number): RunEnd {
+  const message = "Each process that worked on this run was lost. It is not taken up again.";
+  return failure(Code.Aborted, "RUN_POISONED", message, RetryAdvice.TERMINAL, { attempts: String(attempts) });
+}
+
 /** What belongs to every end. */
 export interface EndContext {
   usage: UsageSummary;
@@ -59,32 +63,34 @@ export interface EndContext {
 
 /**
  * Writes the end of a run: the terminal event, the run's state, the session's freedom and the audit row, in one
- * transaction under the fence. Throws when that could not be written.
+ * statement under the fence. Throws when that could not be written.
  */
 export async function finishRun(log: RunLog, end: RunEnd, { usage, call, durationMs }: EndContext): Promise<void> {
   const response = end.kind === "completed" ? end.response : "";
   log.append({
     body: terminalBody(end, usage),
-    within: async (tx) => {
-      await endRun(tx, log.fence, {
+    openStep: 0,
+    end: {
+      row: {
         state: STATES[end.kind],
         outcome: end.kind === "completed" ? end.outcome : 0,
         error: end.kind === "failed" ? toBinary(StatusSchema, end.error) : null,
         usage: toBinary(UsageSummarySchema, usage),
         // The one character that Postgres cannot keep in text.
         response: response.replaceAll("\0", "\ufffd"),
-      });
-      await freeSession(tx, log.ids.sessionId, log.ids.runId);
-      await audit(tx, "agent", call, {
+      },
+      call,
+      audited: {
         type: `run.${end.kind}`,
         resource: log.ids.runId,
         sessionId: log.ids.sessionId,
         details: auditDetails(end, usage),
         resultLength: response.length,
         durationMs,
-      });
+      },
     },
   });
+  failpoint("run-end.before-flush");
   await log.flush();
 }
 

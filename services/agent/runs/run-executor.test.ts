@@ -13,7 +13,8 @@ import { until } from "#platform/rpc/test-mesh.contract.ts";
 import { fails, says, type Turn, toolUse, turnOf } from "#platform/testing/model-server/turn.ts";
 import { skipWithoutPostgres } from "#platform/testing/private-postgres.ts";
 import { callAs, principalOf } from "#platform/testing/service-under-test.ts";
-import { type AgentMesh, type Neighbours, openAgentMesh } from "../testing/agent-mesh.ts";
+import { type AgentMesh, openAgentMesh } from "../testing/agent-mesh.ts";
+import type { Neighbours } from "../testing/neighbours.ts";
 import { assertWellFormed, deltas, durable, read } from "../testing/watching.ts";
 
 /** A message that is answered for longer than any test waits. */
@@ -24,7 +25,10 @@ describe("a run", { skip: skipWithoutPostgres() }, () => {
   let me: Principal;
   let usual: Neighbours;
   before(async () => {
-    mesh = await openAgentMesh({ replicas: 2, agents: [{}, { run_timeout: "1s" }] });
+    mesh = await openAgentMesh({
+      replicas: 2,
+      agents: [{ max_attempts: "1" }, { run_timeout: "1s", max_attempts: "1" }],
+    });
     usual = { ...mesh.neighbours };
   });
   after(() => mesh[Symbol.asyncDispose]());
@@ -95,15 +99,16 @@ describe("a run", { skip: skipWithoutPostgres() }, () => {
   });
 
   test("fails with a typed error whatever the model's provider does", async () => {
-    const cases: [Turn, string, RetryAdvice][] = [
-      [fails(400), "MODEL_FAILED", RetryAdvice.TERMINAL],
-      [fails(401), "MODEL_FAILED", RetryAdvice.TERMINAL],
-      [fails(404), "MODEL_FAILED", RetryAdvice.TERMINAL],
-      [fails(413), "MODEL_FAILED", RetryAdvice.TERMINAL],
+    const retry = RetryAdvice.TERMINAL;
+    const cases: [Turn, string, Code][] = [
+      [fails(400), "MODEL_FAILED", Code.Unavailable],
+      [fails(401), "MODEL_FAILED", Code.Unavailable],
+      [fails(404), "MODEL_FAILED", Code.Unavailable],
+      [fails(413), "CONTEXT_TOO_LONG", Code.FailedPrecondition],
     ];
-    for (const [turn, reason, retry] of cases) {
+    for (const [turn, reason, code] of cases) {
       const { events, sessionId } = await played(turn);
-      assert.deepEqual(failureIn(events), { code: Code.Unavailable, reason, retry });
+      assert.deepEqual(failureIn(events), { code, reason, retry });
       await assertUsable(sessionId);
     }
   });

@@ -1,17 +1,15 @@
-import { createHash } from "node:crypto";
-import { RunOutcome } from "#gen/agentmesh/agent/v1/run_pb.ts";
-import { newId } from "#platform/id.ts";
+import { failpoint } from "#platform/process/failpoint.ts";
 import { type Call, withSignal } from "#platform/rpc/call.ts";
-import { runLoop } from "../engine/loop.ts";
+import { adapterOf } from "../adapters/adapters.ts";
 import { LeaseLost } from "../errors.ts";
 import type { AgentEvents, ObservedRun } from "../events.ts";
-import type { Models } from "../llm/models.ts";
+import type { Pricing } from "../llm/pricing.ts";
 import { type EndContext, finishRun, internalFailure, type RunEnd } from "./run-end.ts";
 import { endOf, RunTimeout } from "./run-failure.ts";
 import type { RunLog } from "./run-log.ts";
 import { RunScribe } from "./run-scribe.ts";
 import type { StartedRun } from "./run-start.ts";
-import type { OpenTools } from "./run-tools.ts";
+import { type WorkDeps, work } from "./run-work.ts";
 import { UsageTotal } from "./usage-total.ts";
 
 export interface RunExecutor {
@@ -19,9 +17,8 @@ export interface RunExecutor {
   execute(call: Call, started: StartedRun, log: RunLog): Promise<void>;
 }
 
-export interface ExecutorDeps {
-  models: Models;
-  openTools: OpenTools;
+export interface ExecutorDeps extends WorkDeps {
+  pricing: Pricing;
   events: AgentEvents;
   runTimeoutMs: number;
 }
@@ -32,15 +29,19 @@ export function createExecutor(deps: ExecutorDeps): RunExecutor {
     async execute(call, started, log) {
       const startedAt = performance.now();
       const usage = new UsageTotal();
-      const scribe = new RunScribe(log, usage);
+      for (const booked of started.resume?.booked ?? []) usage.add(booked);
+      const { pricing } = deps;
+      const hides = adapterOf(started.resolved.agent?.adapter ?? "")?.hides;
+      const scribe = new RunScribe({ log, usage, pricing, call, begun: started.firstStep, hides });
       const observed = deps.events.runBegan(call, started);
       using reins = new Reins(call.signal, deps.runTimeoutMs);
       let end: RunEnd;
       try {
-        end = await observed.run(() => work(deps, withSignal(call, reins.signal), started, log, scribe));
+        end = await observed.run(() => work(deps, { call: withSignal(call, reins.signal), started, log, scribe }));
       } catch (error) {
         end = endOf(error, reins.signal);
         if (end.kind === "failed") observed.failed(error);
+        scribe.voidUnbegun();
       }
       // Tools that did not listen to their signal yet, and the model, have nothing more to do here.
       reins.drop();
@@ -66,7 +67,9 @@ async function writeEnd(
   observed: ObservedRun,
 ): Promise<RunEnd | undefined> {
   try {
+    failpoint("run-executor.before-end");
     await finishRun(log, end, context);
+    failpoint("run-executor.after-end");
     return end;
   } catch (error) {
     if (error instanceof LeaseLost) return undefined;
@@ -82,6 +85,9 @@ async function writeEnd(
     return undefined;
   }
 }
+
+/** Nobody waits any more for what hears it; without a reason each run would pay for an exception with a stack. */
+const RUN_OVER = new DOMException("the run is over", "AbortError");
 
 /** What ends a run's work: its caller's signal, its time limit, and its end. */
 class Reins implements Disposable {
@@ -103,7 +109,7 @@ class Reins implements Disposable {
   drop(): void {
     clearTimeout(this.#timer);
     this.#source.removeEventListener("abort", this.#forward);
-    this.#controller.abort();
+    this.#controller.abort(RUN_OVER);
   }
 
   [Symbol.dispose](): void {
@@ -111,56 +117,4 @@ class Reins implements Disposable {
   }
 
   readonly #forward = () => this.#controller.abort(this.#source.reason);
-}
-
-async function work(
-  deps: ExecutorDeps,
-  call: Call,
-  started: StartedRun,
-  log: RunLog,
-  scribe: RunScribe,
-): Promise<RunEnd> {
-  const { agent } = started.resolved;
-  if (agent === undefined) throw new Error("a run without a resolved agent");
-  const { run, session } = started;
-  const { agentId } = agent;
-  const endUserId = session.end_user_id;
-  const caller = { runId: run.run_id, sessionId: session.session_id, agentId, endUserId };
-  if (started.historyOmitted > 0) scribe.historyTrimmed(started.historyOmitted);
-  const tools = await deps.openTools(call, caller, agent.tools);
-  const loop = runLoop({
-    model: deps.models.get(agent.llmProvider),
-    modelName: agent.llmModel,
-    system: agent.systemPrompt,
-    history: started.history,
-    tools: tools.specs,
-    async executeTool(toolCall, signal, onProgress) {
-      // The intent is in the log before anything happens.
-      await log.flush();
-      return tools.execute(withSignal(call, signal), toolCall, onProgress);
-    },
-    limits: { maxIterations: agent.maxIterations ?? 20, maxTokens: agent.maxTokens ?? 4096 },
-    requireDoneTool: agent.requireDoneTool,
-    newItemId: newId,
-    signal: call.signal,
-    ...(agent.temperature === undefined ? {} : { temperature: agent.temperature }),
-    ...(endUserId === "" ? {} : { metadata: { userId: pseudonym(call.principal.tenantId, endUserId) } }),
-  });
-  try {
-    for (;;) {
-      const { done, value } = await loop.next();
-      if (done === true) return { kind: "completed", outcome: RunOutcome[value.outcome], response: value.text };
-      scribe.write(value);
-      // A log that is broken has lost its lease or its database: no further token is worth its price.
-      log.check();
-    }
-  } finally {
-    // A loop that is left in the middle holds the model's stream.
-    await loop.return(undefined as never);
-  }
-}
-
-/** A provider is told users apart, and not who they are: what callers name them by may be an address. */
-function pseudonym(tenantId: string, endUserId: string): string {
-  return createHash("sha256").update(`${tenantId} ${endUserId}`).digest("hex").slice(0, 32);
 }

@@ -45,10 +45,11 @@ function refusal(code: Code, error: Error, message: string): RunEnd {
 
 function modelFailure(error: ModelError): RunEnd {
   const busy = error.kind === "overloaded" || error.kind === "rate_limited";
-  const reason: Reason = busy ? "MODEL_OVERLOADED" : "MODEL_FAILED";
+  const tooLong = error.kind === "context_overflow";
+  const reason: Reason = tooLong ? "CONTEXT_TOO_LONG" : busy ? "MODEL_OVERLOADED" : "MODEL_FAILED";
   const advice = error.retryable ? RetryAdvice.EXHAUSTED : RetryAdvice.TERMINAL;
   const message = `The model could not answer: ${error.message}`;
-  return failure(Code.Unavailable, reason, message, advice, { kind: error.kind });
+  return failure(tooLong ? Code.FailedPrecondition : Code.Unavailable, reason, message, advice, { kind: error.kind });
 }
 
 const PASSING: ReadonlySet<Code> = new Set([

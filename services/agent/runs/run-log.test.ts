@@ -12,8 +12,9 @@ import { createLog } from "#platform/telemetry/log.ts";
 import { skipWithoutPostgres, type TestDatabase, testDatabase } from "#platform/testing/private-postgres.ts";
 import { LeaseLost } from "../errors.ts";
 import { claimExpired, renewLeases } from "../store/lease-store.ts";
-import { eventsAfter, insertRun, runById, SEQ_BLOCK } from "../store/run-store.ts";
-import { insertSession, occupySession, sessionById } from "../store/session-store.ts";
+import { eventsAfter, runById, SEQ_BLOCK } from "../store/run-store.ts";
+import { beginRun } from "../store/run-writes.ts";
+import { sessionById } from "../store/session-store.ts";
 import type { EventBody } from "./event-envelope.ts";
 import { Reaper } from "./reaper.ts";
 import { finishRun } from "./run-end.ts";
@@ -49,22 +50,17 @@ describe("the log of a run", { skip: skipWithoutPostgres() }, () => {
   async function newRun(leaseMs = 60_000, through: Database = database.db): Promise<NewRun> {
     const sessionId = newId("ses");
     const runId = newId("run");
-    const run = await database.db.tenant(tenantId, async (tx) => {
-      await insertSession(tx, { sessionId, externalId: null, endUserId: "", agentId: "", title: "", labels: {} });
-      const inserted = await insertRun(tx, {
-        runId,
-        sessionId,
-        endUserId: "",
-        agentId: "agt_1",
-        agentVersion: 1,
-        principal,
-        owner: "ins_a",
-        ownerAddress: "http://a",
-        leaseMs,
-      });
-      await occupySession(tx, sessionId, runId);
-      return inserted;
-    });
+    const lease = { owner: "ins_a", ownerAddress: "http://a", leaseMs };
+    const run = await database.db.tenant(tenantId, (tx) =>
+      beginRun(tx, {
+        run: { runId, endUserId: "", agentId: "agt_1", agentVersion: 1, principal, ...lease },
+        session: { created: { sessionId, agentId: "" } },
+        messages: [],
+        events: [],
+        openStep: 0,
+        audited: { call, events: [] },
+      }),
+    );
     const log = new RunLog({
       database: through,
       fence: { tenantId, runId, owner: run.owner, epoch: run.epoch },
@@ -291,6 +287,9 @@ describe("the log of a run", { skip: skipWithoutPostgres() }, () => {
           everyMs: 1_000,
           log: createLog({ level: "silent", service: "test" }),
           announce: () => {},
+          maxAttempts: 5,
+          takeUp: () => assert.fail("what it was begun with is not stored"),
+          onTakenUp: () => {},
           onReaped: () => {},
         }),
     );

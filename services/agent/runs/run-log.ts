@@ -1,10 +1,16 @@
+import { setImmediate as turnOver } from "node:timers/promises";
 import { toBinary } from "@bufbuild/protobuf";
 import { type AgentEvent, AgentEventSchema, Retention } from "#gen/agentmesh/agent/v1/agent_event_pb.ts";
 import { pause } from "#platform/abortable.ts";
 import type { Database, Tx } from "#platform/postgres/database.ts";
+import { failpoint } from "#platform/process/failpoint.ts";
 import { reasonOf } from "#platform/rpc/errors.ts";
 import { LeaseLost } from "../errors.ts";
-import { appendEvents, type Fence, runById } from "../store/run-store.ts";
+import type { LedgerEntry } from "../store/ledger-store.ts";
+import type { NewMessage } from "../store/message-store.ts";
+import type { StepDraft } from "../store/resume-store.ts";
+import { type Fence, runById } from "../store/run-store.ts";
+import { type RunWrite, writeRun } from "../store/run-writes.ts";
 import { durableEvent, type EventBody, isTerminal, type RunIds, transientEvent } from "./event-envelope.ts";
 import { LiveFeed } from "./live-feed.ts";
 import { OpenItemsModel } from "./open-items.ts";
@@ -17,17 +23,26 @@ export interface RunLogOptions {
   /** seq of the newest durable event, and the first free number. */
   lastDurableSeq: bigint;
   nextSeq: bigint;
+  /** True: the run's open step has a draft. */
+  hasDraft?: boolean;
   /** How long a write is tried again while the database is away: the lease's length, after which another may own the run. */
   retryForMs: number;
   /** Told after each commit, with the newest durable event. */
   onCommitted(event: AgentEvent): void;
 }
 
-/** A durable event and what is written with it. */
+/** A durable event and what is written with it, or something that is written behind the events before it. */
 export interface DurableEntry {
-  body: EventBody;
+  /** Absent: no event. */
+  body?: EventBody;
+  /** The open step, now that its model has asked for tools. */
+  draft?: StepDraft;
   /** The step that is open from this event on; 0 when none is. */
   openStep?: number | undefined;
+  /** What the event adds to the session. */
+  messages?: readonly NewMessage[] | undefined;
+  /** The end of the run, for its terminal event. */
+  end?: RunWrite["end"];
   /** Writes what belongs to the event, in its transaction. */
   within?: ((tx: Tx) => Promise<void>) | undefined;
 }
@@ -51,8 +66,11 @@ export class RunLog {
   #nextSeq: bigint;
   #prevSeq: bigint;
   #waiting: Entry[] = [];
+  /** Calls of models that are not written yet, also across a log that broke: they were paid. */
+  #unbooked: LedgerEntry[] = [];
   #writing: Promise<void> | undefined;
   #broken: unknown;
+  #hasDraft: boolean;
 
   constructor(options: RunLogOptions) {
     this.#options = options;
@@ -61,6 +79,7 @@ export class RunLog {
     this.feed = new LiveFeed(new OpenItemsModel(options.lastDurableSeq));
     this.#nextSeq = options.nextSeq;
     this.#prevSeq = options.lastDurableSeq;
+    this.#hasDraft = options.hasDraft === true;
   }
 
   /** The number that the next event gets, unless more are waiting. */
@@ -73,6 +92,11 @@ export class RunLog {
     if (this.#broken !== undefined) return;
     if (this.#writing === undefined) this.feed.push(transientEvent(this.ids.runId, this.#nextSeq++, body));
     else this.#waiting.push({ transient: body });
+  }
+
+  /** Books a call of a model with the next durable event. */
+  book(call: LedgerEntry): void {
+    this.#unbooked.push(call);
   }
 
   /** Appends a durable event. It is committed soon, and shown then; see flush. */
@@ -124,8 +148,8 @@ export class RunLog {
   }
 
   async #write(): Promise<void> {
-    // After the appends of the same tick, so that they share a commit.
-    await Promise.resolve();
+    // After all that this turn of the event loop still brings, so that it shares a commit.
+    await turnOver();
     try {
       while (this.#waiting.length > 0 && this.#broken === undefined) {
         const entries = this.#waiting;
@@ -149,16 +173,20 @@ export class RunLog {
         events.push(transientEvent(this.ids.runId, seq++, entry.transient));
         continue;
       }
-      events.push(durableEvent(this.ids, seq, prevSeq, entry.durable.body));
       durables.push(entry.durable);
+      if (entry.durable.body === undefined) continue;
+      events.push(durableEvent(this.ids, seq, prevSeq, entry.durable.body));
       prevSeq = seq++;
     }
+    failpoint("run-log.before-store");
     if (durables.length > 0) await this.#store(events, durables, prevSeq);
+    failpoint("run-log.after-store");
     // Given up meanwhile: what was committed is in the log, where its readers are.
     if (this.#given.signal.aborted) return;
     this.#nextSeq = seq;
     this.#prevSeq = prevSeq;
     for (const event of events) this.feed.push(event);
+    failpoint("run-log.after-show");
     const newest = events.findLast(({ retention }) => retention === Retention.DURABLE);
     if (newest === undefined) return;
     this.#options.onCommitted(newest);
@@ -174,21 +202,43 @@ export class RunLog {
     const rows = events
       .filter(({ retention }) => retention === Retention.DURABLE)
       .map((event) => ({ seq: event.seq, type: event.type, event: toBinary(AgentEventSchema, event) }));
-    const openStep = durables.findLast((entry) => entry.openStep !== undefined)?.openStep;
+    const planned = durables.findLastIndex(({ draft }) => draft !== undefined);
+    const completed = durables.findLastIndex(({ openStep }) => openStep === 0);
+    const draft = planned > completed ? durables[planned]?.draft : undefined;
+    const write: RunWrite = {
+      events: rows,
+      lastSeq,
+      draft,
+      dropsDraft: draft === undefined && completed >= 0 && this.#hasDraft,
+      openStep: durables.findLast((entry) => entry.openStep !== undefined)?.openStep,
+      messages: durables.flatMap(({ messages }) => messages ?? []),
+      end: durables.findLast(({ end }) => end !== undefined)?.end,
+    };
+    const booked = this.#unbooked.length;
+    if (booked > 0) write.calls = this.#unbooked.slice();
+    const withins = durables.flatMap(({ within }) => within ?? []);
     const { database, retryForMs } = this.#options;
     const giveUpAt = performance.now() + retryForMs;
     const deadline = Date.now() + retryForMs;
     for (let attempt = 0; ; attempt++) {
       try {
-        return await database.tenant(
+        await database.tenant(
           this.fence.tenantId,
           async (tx) => {
-            if (attempt > 0 && (await runById(tx, this.ids.runId, true))?.last_seq === lastSeq) return;
-            await appendEvents(tx, this.fence, rows, openStep);
-            for (const { within } of durables) await within?.(tx);
+            // What is written without an event may be written twice.
+            if (attempt > 0 && rows.length > 0 && (await runById(tx, this.ids.runId, true))?.last_seq === lastSeq)
+              return;
+            failpoint("run-log.in-transaction");
+            await writeRun(tx, this.fence, write, withins.length === 0 ? "last" : "more");
+            failpoint("run-log.after-write");
+            for (const within of withins) await within(tx);
           },
           { deadline },
         );
+        this.#unbooked.splice(0, booked);
+        if (draft !== undefined) this.#hasDraft = true;
+        else if (write.dropsDraft === true) this.#hasDraft = false;
+        return;
       } catch (error) {
         if (!RETRIED.has(reasonOf(error)) || performance.now() > giveUpAt) throw error;
         await pause(Math.min(100 * 2 ** attempt, 1000), this.#given.signal);

@@ -1,27 +1,59 @@
-import { createHash } from "node:crypto";
-import { RetryAdvice } from "#gen/agentmesh/agent/v1/agent_event_pb.ts";
-import { MessageRole } from "#gen/agentmesh/agent/v1/run_pb.ts";
+import { ModelCallPurpose } from "#gen/agentmesh/agent/v1/agent_event_pb.ts";
 import { newId } from "#platform/id.ts";
+import { audit } from "#platform/postgres/audit.ts";
 import { jsonText } from "#platform/postgres/json-text.ts";
-import { contentToProto } from "../domain/run-input.ts";
-import type { EngineEvent, ModelUsage, StepCompleted } from "../engine/events.ts";
-import { appendMessages } from "../store/message-store.ts";
-import type { EventBody } from "./event-envelope.ts";
+import type { Call } from "#platform/rpc/call.ts";
+import type {
+  ContextCompacted,
+  EngineEvent,
+  EngineNotice,
+  Escalated,
+  ModelCalled,
+  ModelUsage,
+  StepCompleted,
+} from "../engine/events.ts";
+import { notice } from "../engine/events.ts";
+import type { ModelMessage } from "../llm/chat-model.ts";
+import type { Pricing } from "../llm/pricing.ts";
+import { insertCompaction } from "../store/compaction-store.ts";
+import type { LedgerEntry } from "../store/ledger-store.ts";
+import { markEscalated } from "../store/session-store.ts";
+import { durableBody, previewPayload } from "./engine-payloads.ts";
+import { MaskedOutput } from "./masked-output.ts";
 import type { RunLog } from "./run-log.ts";
-import type { UsageTotal } from "./usage-total.ts";
+import type { FirstStep } from "./run-start.ts";
+import type { MaskRule } from "./stream-mask.ts";
+import { type PricedTokens, sumOf, type UsageTotal, usageToProto } from "./usage-total.ts";
+
+export interface ScribeOptions {
+  log: RunLog;
+  usage: UsageTotal;
+  pricing: Pricing;
+  /** Who the run works for, for audit rows. */
+  call: Call;
+  /** The step whose step_started was written with the run's start. */
+  begun?: FirstStep | undefined;
+  /** Hidden in all that leaves the run. */
+  hides?: MaskRule | undefined;
+}
 
 /**
  * Writes down what the engine tells: previews are shown at once, completed items and steps become durable events, and
- * a step's messages are stored in the transaction of its step_completed. Never waits; the log tells when it is broken.
+ * a step's messages and the calls that it paid for are stored in the transaction of its events. Never waits; the log
+ * tells when it is broken.
  */
 export class RunScribe {
+  readonly #options: ScribeOptions;
   readonly #log: RunLog;
-  readonly #usage: UsageTotal;
+  readonly #masked: MaskedOutput | undefined;
   #steps = 0;
+  /** What the open step has cost so far. */
+  #stepCost: bigint | undefined = 0n;
 
-  constructor(log: RunLog, usage: UsageTotal) {
-    this.#log = log;
-    this.#usage = usage;
+  constructor(options: ScribeOptions) {
+    this.#options = options;
+    this.#log = options.log;
+    this.#masked = options.hides && new MaskedOutput(options.hides);
   }
 
   /** Steps that have begun. */
@@ -30,6 +62,31 @@ export class RunScribe {
   }
 
   write(event: EngineEvent): void {
+    if (this.#masked === undefined) this.#write(event);
+    else for (const shown of this.#masked.of(event)) this.#write(shown);
+  }
+
+  /** Tells something that does not come from the engine. */
+  notice(reason: string, message: string, facts: Record<string, string> = {}): void {
+    this.#write(notice(reason, message, { facts }) satisfies EngineNotice);
+  }
+
+  /** Declares the first step void when the work ended before it: its start is stored with the run's. */
+  voidUnbegun(): void {
+    if (this.#options.begun === undefined || this.#steps > 0) return;
+    this.#log.append({
+      body: { payload: { case: "itemDiscarded", value: { step: 1, cause: "not_begun" } } },
+      openStep: 0,
+    });
+  }
+
+  /** Tells that the model does not see the beginning of a long session. */
+  historyTrimmed(messages: number): void {
+    const text = "The session is long; its oldest messages are not shown to the model.";
+    this.notice("HISTORY_TRIMMED", text, { messages: String(messages) });
+  }
+
+  #write(event: EngineEvent): void {
     switch (event.type) {
       case "message_started":
       case "text_delta":
@@ -39,17 +96,25 @@ export class RunScribe {
       case "tool_call_progress":
         this.#log.transient({ payload: previewPayload(event), itemId: event.itemId });
         break;
-      case "step_started": {
-        this.#steps++;
-        const { step, provider, model } = event;
-        this.#log.append({
-          body: { payload: { case: "stepStarted", value: { step, provider, model } } },
-          openStep: step,
-        });
+      case "step_started":
+        this.#beginStep(event);
         break;
-      }
       case "step_completed":
         this.#completeStep(event);
+        break;
+      case "calls_planned": {
+        const { step, usage, messages } = event;
+        this.#log.append({ draft: { step, usage, messages } });
+        break;
+      }
+      case "model_called":
+        this.#book(event);
+        break;
+      case "context_compacted":
+        this.#compacted(event);
+        break;
+      case "escalated":
+        this.#escalated(event);
         break;
       default:
         this.#log.append({ body: durableBody(event) });
@@ -57,97 +122,94 @@ export class RunScribe {
     }
   }
 
-  /** Tells that the model does not see the beginning of a long session. */
-  historyTrimmed(messages: number): void {
-    const value = {
-      reason: "HISTORY_TRIMMED",
-      message: "The session is long; its oldest messages are not shown to the model.",
-      facts: { messages: String(messages) },
-    };
-    this.#log.append({ body: { payload: { case: "notice", value } } });
+  #beginStep({ step, provider, model }: { step: number; provider: string; model: string }): void {
+    const { begun } = this.#options;
+    const stored = begun?.provider === provider && begun.model === model;
+    // It asks another model than was foreseen.
+    if (!stored) this.voidUnbegun();
+    this.#stepCost = 0n;
+    if (++this.#steps === 1 && stored) return;
+    this.#log.append({
+      body: { payload: { case: "stepStarted", value: { step, provider, model } } },
+      openStep: step,
+    });
   }
 
   #completeStep({ step, finishReason, usage, messages }: StepCompleted): void {
-    const used = usageToProto(usage);
-    this.#usage.add(used);
-    // What models and tools wrote is kept as far as the database can: it must not cost the run.
-    const stored = messages.map((message) => ({ messageId: newId("msg"), json: jsonText(message) }));
-    const { sessionId, runId } = this.#log.ids;
+    const used = usageToProto(priced(usage, this.#stepCost));
     this.#log.append({
       body: { payload: { case: "stepCompleted", value: { step, finishReason, usage: used } } },
       openStep: 0,
-      within: (tx) => appendMessages(tx, sessionId, runId, stored),
+      messages: messages.map(toStored),
+    });
+  }
+
+  #book({ purpose, usage, aborted, credentialId }: ModelCalled): void {
+    const { pricing, usage: total } = this.#options;
+    const call = priced(usage, pricing.costOf(usage) ?? undefined);
+    const entry: LedgerEntry = {
+      ...call,
+      entryId: newId("use"),
+      purpose: PURPOSES[purpose],
+      aborted,
+      ownCredential: credentialId !== "platform",
+    };
+    total.add(call);
+    this.#stepCost = sumOf(this.#stepCost, call.costNanoUsd);
+    this.#log.book(entry);
+    const value = { entryId: entry.entryId, purpose: PURPOSES[purpose], usage: usageToProto(call), aborted };
+    this.#log.transient({ payload: { case: "modelCallBooked", value } });
+  }
+
+  #compacted(event: ContextCompacted): void {
+    const { runId, sessionId } = this.#log.ids;
+    const { messageId: summaryId, json: summaryJson } = toStored(event.message);
+    const { keptMessageIds, firstKeptMessageId, messages, tokensBefore, tokensAfter } = event;
+    this.#log.append({
+      body: durableBody(event),
+      within: (tx) =>
+        insertCompaction(tx, {
+          compactionId: newId("cmp"),
+          runId,
+          sessionId,
+          keptMessageIds,
+          firstKeptMessageId,
+          summaryId,
+          summaryJson,
+          messages,
+          tokensBefore,
+          tokensAfter,
+        }),
+    });
+  }
+
+  #escalated(event: Escalated): void {
+    const { runId, sessionId } = this.#log.ids;
+    const { reason, priority } = event;
+    const { call } = this.#options;
+    this.#log.append({
+      body: durableBody(event),
+      async within(tx) {
+        const mark = { reason, priority, run_id: runId, create_time: new Date().toISOString() };
+        await markEscalated(tx, sessionId, jsonText(mark));
+        await audit(tx, "agent", call, {
+          type: "session.escalated",
+          resource: sessionId,
+          sessionId,
+          details: { run_id: runId, priority, reason },
+        });
+      },
     });
   }
 }
 
-type Preview = Extract<
-  EngineEvent,
-  {
-    type:
-      | "message_started"
-      | "text_delta"
-      | "reasoning_delta"
-      | "tool_call_started"
-      | "tool_call_arguments_delta"
-      | "tool_call_progress";
-  }
->;
+const PURPOSES = {
+  turn: ModelCallPurpose.TURN,
+  summary: ModelCallPurpose.SUMMARY,
+  sub_agent: ModelCallPurpose.SUB_AGENT,
+} as const;
 
-function previewPayload(event: Preview): EventBody["payload"] {
-  switch (event.type) {
-    case "message_started":
-      return { case: "messageStarted", value: { role: MessageRole.ASSISTANT } };
-    case "text_delta":
-      return { case: "textDelta", value: { offset: BigInt(event.offset), text: event.text } };
-    case "reasoning_delta":
-      return { case: "reasoningDelta", value: { offset: BigInt(event.offset), text: event.text } };
-    case "tool_call_started":
-      return { case: "toolCallStarted", value: { tool: event.tool } };
-    case "tool_call_arguments_delta": {
-      const { offset, jsonFragment } = event;
-      return { case: "toolCallArgumentsDelta", value: { offset: BigInt(offset), jsonFragment } };
-    }
-    case "tool_call_progress":
-      return { case: "toolCallProgress", value: { message: event.message, fraction: event.fraction } };
-  }
-}
-
-type Completing = Exclude<EngineEvent, Preview | { type: "step_started" | "step_completed" }>;
-
-function durableBody(event: Completing): EventBody {
-  switch (event.type) {
-    case "message_completed": {
-      const { itemId, parts } = event;
-      return { itemId, payload: { case: "messageCompleted", value: { parts: parts.map(contentToProto) } } };
-    }
-    case "reasoning_completed":
-      return { itemId: event.itemId, payload: { case: "reasoningCompleted", value: { text: event.text } } };
-    case "item_discarded":
-      return { payload: { case: "itemDiscarded", value: { step: event.step, cause: event.cause } } };
-    case "tool_call_requested": {
-      const { itemId, tool, argumentsJson, risk } = event;
-      const argumentsSha256 = createHash("sha256").update(argumentsJson).digest("hex");
-      return { itemId, payload: { case: "toolCallRequested", value: { tool, argumentsJson, argumentsSha256, risk } } };
-    }
-    case "tool_call_completed": {
-      const { itemId, tool, structuredJson, isError } = event;
-      const content = event.content.map(contentToProto);
-      const durationMs = BigInt(Math.round(event.durationMs));
-      return {
-        itemId,
-        payload: { case: "toolCallCompleted", value: { tool, structuredJson, isError, content, durationMs } },
-      };
-    }
-    case "notice": {
-      const { reason, message, facts, retrying } = event;
-      const retry = retrying ? RetryAdvice.RETRYING : RetryAdvice.UNSPECIFIED;
-      return { payload: { case: "notice", value: { reason, message, facts, retry } } };
-    }
-  }
-}
-
-function usageToProto(usage: ModelUsage) {
+function priced(usage: ModelUsage, costNanoUsd: bigint | undefined): PricedTokens {
   return {
     provider: usage.provider,
     model: usage.model,
@@ -155,5 +217,11 @@ function usageToProto(usage: ModelUsage) {
     cacheReadTokens: BigInt(usage.cacheReadTokens),
     cacheWriteTokens: BigInt(usage.cacheWriteTokens),
     outputTokens: BigInt(usage.outputTokens),
+    costNanoUsd,
   };
+}
+
+/** What models and tools wrote is kept as far as the database can: it must not cost the run. The id has a column of its own. */
+function toStored({ id = newId("msg"), ...message }: ModelMessage) {
+  return { messageId: id, json: jsonText(message) };
 }

@@ -10,7 +10,7 @@ import { rejection, until } from "#platform/rpc/test-mesh.contract.ts";
 import { says } from "#platform/testing/model-server/turn.ts";
 import { skipWithoutPostgres } from "#platform/testing/private-postgres.ts";
 import { callAs, principalOf, refusal, violations } from "#platform/testing/service-under-test.ts";
-import { appendMessages, HISTORY_LIMITS, sessionHistory } from "../store/message-store.ts";
+import { HISTORY_LIMITS, sessionHistory } from "../store/message-store.ts";
 import { insertSession, sessionById } from "../store/session-store.ts";
 import { type AgentMesh, openAgentMesh } from "../testing/agent-mesh.ts";
 
@@ -77,13 +77,13 @@ describe("starting a run", { skip: skipWithoutPostgres() }, () => {
 
   test("answers with what a reader that has applied it has seen", async () => {
     const { run, appliedThroughSeq } = await mesh.one.runs.startRun({ message: "hi" }, callAs(me));
-    assert.equal(appliedThroughSeq, 1n);
-    assert.equal(run?.lastSeq, 1n);
+    assert.equal(appliedThroughSeq, 2n, "run_started, and step_started of its first step");
+    assert.equal(run?.lastSeq, 2n);
     await idle();
     await mesh.settled();
   });
 
-  test("in a session that has a run in progress is refused by that run's name, also in a race", async () => {
+  test("behaviour 16: in a session that has a run in progress is refused by that run's name, also in a race", async () => {
     const { sessionId, runId } = await start({ message: HANGS });
     const busy = await rejection(start({ sessionId }));
     assert.equal(reasonOf(busy), "SESSION_BUSY");
@@ -172,10 +172,18 @@ describe("starting a run", { skip: skipWithoutPostgres() }, () => {
         await insertSession(tx, session);
         const messages = sizes.map((size, i) => {
           const content = [{ type: "text", text: `${i} ${"x".repeat(size)}` }];
-          const json = JSON.stringify({ role: i % 2 === 0 ? "user" : "assistant", content });
-          return { messageId: newId("msg"), json };
+          return JSON.stringify({ role: i % 2 === 0 ? "user" : "assistant", content });
         });
-        await appendMessages(tx, sessionId, newId("run"), messages);
+        await tx.execute(
+          `INSERT INTO agent.messages (tenant_id, session_id, position, message_id, run_id, message, size)
+           SELECT agentmesh.current_tenant(), $1, n, 'msg_' || n, $2, body, $4
+           FROM unnest($3::jsonb[]) WITH ORDINALITY AS m (body, n)`,
+          [sessionId, newId("run"), messages, Buffer.byteLength(messages[0] ?? "")],
+        );
+        await tx.execute("UPDATE agent.sessions SET message_count = $2 WHERE session_id = $1", [
+          sessionId,
+          messages.length,
+        ]);
       });
       return sessionId;
     }

@@ -1,10 +1,13 @@
 import type { Client } from "@connectrpc/connect";
-import type { ToolExecutionService } from "#gen/agentmesh/tool/v1/tool_execution_service_pb.ts";
+import type { ToolExecutionService, ToolResult } from "#gen/agentmesh/tool/v1/tool_execution_service_pb.ts";
 import type { Tool } from "#gen/agentmesh/tool/v1/tool_service_pb.ts";
+import { failpoint } from "#platform/process/failpoint.ts";
 import { type Call, onward, withSignal } from "#platform/rpc/call.ts";
 import { consume } from "#platform/rpc/consume.ts";
+import { reasonOf } from "#platform/rpc/errors.ts";
 import { contentFromProto } from "../domain/run-input.ts";
-import type { ToolCall, ToolOutcome, ToolProgress, ToolSpec } from "../engine/tool-spec.ts";
+import type { OutputPart, ToolCall, ToolOutcome, ToolProgress, ToolSpec } from "../engine/tool-spec.ts";
+import type { NeighbourAnswers } from "./neighbour-answers.ts";
 
 /** The run on whose behalf tools are called. */
 export interface ToolCaller {
@@ -16,28 +19,41 @@ export interface ToolCaller {
 
 /** The tools of one run, as the engine needs them. */
 export interface RunTools {
-  readonly specs: ToolSpec[];
+  readonly specs: readonly ToolSpec[];
   /** Executes one call; its idempotency key is `run_id/call_id`, the same whenever this call is repeated. */
   execute(call: Call, toolCall: ToolCall, onProgress: (progress: ToolProgress) => void): Promise<ToolOutcome>;
+  /** A part of an earlier output of the session; undefined: there is none of that call. */
+  readOutput(call: Call, callId: string, offset: number): Promise<OutputPart | undefined>;
+  /** Texts of the session's open todos; none where they cannot be asked for. */
+  openTodos(call: Call): Promise<readonly string[]>;
 }
 
 /** Asks for the tools of these names that exist for the caller's tenant. */
 export type OpenTools = (call: Call, caller: ToolCaller, names: readonly string[]) => Promise<RunTools>;
 
 const DESCRIBE_MS = 10_000;
+const READ_MS = 10_000;
 /** Longest execution of a tool that names none. */
 const DEFAULT_TIMEOUT_MS = 60_000;
 /** Time over a tool's own limit before the agent stops waiting for the tool service. */
 const MARGIN_MS = 5_000;
 
+const NO_TOOLS = { specs: [], limits: new Map<string, number>() };
+
 /** The tools of the tool service. */
-export function openToolsOf(tools: Client<typeof ToolExecutionService>): OpenTools {
-  return async (call, caller, names) => {
-    const asked = { names: [...names] };
-    const described = names.length === 0 ? [] : (await tools.describeTools(asked, onward(call, DESCRIBE_MS))).tools;
+export function openToolsOf(tools: Client<typeof ToolExecutionService>, answers: NeighbourAnswers): OpenTools {
+  const describe = async (call: Call, names: readonly string[]) => {
+    const { tools: described } = await tools.describeTools({ names: [...names] }, onward(call, DESCRIBE_MS));
     const limits = new Map(described.map(({ name, timeoutMs }) => [name, timeoutMs || DEFAULT_TIMEOUT_MS]));
+    return { specs: described.map(toolSpec), limits };
+  };
+  return async (call, caller, names) => {
+    const { specs, limits } =
+      names.length === 0
+        ? NO_TOOLS
+        : await answers.get(call.principal, ["tools", ...names], () => describe(call, names));
     return {
-      specs: described.map(toolSpec),
+      specs,
       async execute(within, { callId, name, argumentsJson }, onProgress) {
         const request = { ...caller, tool: name, argumentsJson, callId, requestId: `${caller.runId}/${callId}` };
         const limit = (limits.get(name) ?? DEFAULT_TIMEOUT_MS) + MARGIN_MS;
@@ -48,15 +64,55 @@ export function openToolsOf(tools: Client<typeof ToolExecutionService>): OpenToo
         for await (const { frame } of frames) {
           if (frame.case === "progress") onProgress({ message: frame.value.message, fraction: frame.value.fraction });
           if (frame.case === "result") {
-            const { content, structuredJson, isError, durationMs } = frame.value;
-            return { content: content.map(contentFromProto), structuredJson, isError, durationMs: Number(durationMs) };
+            failpoint("run-tools.after-result");
+            return toOutcome(frame.value);
           }
         }
         throw new Error("the tool service gave no result");
       },
+      async readOutput(within, callId, offset) {
+        const request = { sessionId: caller.sessionId, callId, offset: BigInt(offset) };
+        try {
+          const { text, totalBytes, nextOffset } = await tools.readToolOutput(request, onward(within, READ_MS));
+          return { text, totalBytes: Number(totalBytes), nextOffset: Number(nextOffset) };
+        } catch (error) {
+          if (reasonOf(error) === "RESOURCE_NOT_FOUND") return undefined;
+          throw error;
+        }
+      },
+      async openTodos(within) {
+        try {
+          const { todos } = await tools.listOpenTodos({ sessionId: caller.sessionId }, onward(within, READ_MS));
+          return todos;
+        } catch (error) {
+          if (within.signal.aborted) throw error;
+          // An answer is worth more than being reminded.
+          return [];
+        }
+      },
     };
   };
 }
+
+function toOutcome(result: ToolResult): ToolOutcome {
+  const { content, structuredJson, isError, durationMs, truncated, callsLeft, escalation } = result;
+  return {
+    content: content.map(contentFromProto),
+    structuredJson,
+    isError,
+    durationMs: Number(durationMs),
+    ...(truncated && { truncated }),
+    ...(callsLeft !== undefined && { callsLeft }),
+    ...(escalation !== undefined && {
+      escalation: {
+        reason: escalation.reason,
+        priority: PRIORITIES.find((one) => one === escalation.priority) ?? "normal",
+      },
+    }),
+  };
+}
+
+const PRIORITIES = ["low", "normal", "high"] as const;
 
 function toolSpec(tool: Tool): ToolSpec {
   return {
@@ -65,5 +121,6 @@ function toolSpec(tool: Tool): ToolSpec {
     inputSchema: JSON.parse(tool.inputSchemaJson) as Record<string, unknown>,
     concurrencySafe: tool.concurrencySafe,
     risk: tool.risk,
+    ephemeral: tool.ephemeral,
   };
 }

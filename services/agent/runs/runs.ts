@@ -3,6 +3,7 @@ import { type AgentEvent, AgentEventSchema } from "#gen/agentmesh/agent/v1/agent
 import { abortable, pause, within } from "#platform/abortable.ts";
 import { audit } from "#platform/postgres/audit.ts";
 import type { Tx } from "#platform/postgres/database.ts";
+import { failpoint } from "#platform/process/failpoint.ts";
 import { type Call, withSignal } from "#platform/rpc/call.ts";
 import { notFound, raise } from "#platform/rpc/errors.ts";
 import type { Log } from "#platform/telemetry/log.ts";
@@ -17,8 +18,8 @@ import type { Subscription } from "./live-feed.ts";
 import type { LiveRuns } from "./live-runs.ts";
 import type { RunExecutor } from "./run-executor.ts";
 import { CancelRequest } from "./run-failure.ts";
-import { RunLog } from "./run-log.ts";
-import { FIRST_SEQ, type StartDeps, type StartedRun, startRun } from "./run-start.ts";
+import { type DurableEntry, RunLog } from "./run-log.ts";
+import { type StartDeps, type StartedRun, startRun } from "./run-start.ts";
 import { isOver } from "./run-state.ts";
 import { type WatchDeps, type WatchFrame, type WatchOptions, watchRun } from "./watch.ts";
 
@@ -59,11 +60,13 @@ export class Runs {
   async open(call: Call, input: RunInput): Promise<OpenedRun> {
     if (this.#deps.drain.aborted) throw shuttingDown();
     const started = await startRun(this.#deps, call, input);
+    failpoint("runs.after-start");
     const { run } = started;
     const sessionId = input.sessionId === "" ? run.session_id : input.sessionId;
     if (started.kind === "attached") return { run, sessionId, fresh: undefined, [Symbol.dispose]: () => {} };
     const subscription = this.#launch(call, started);
-    const fresh = { subscription, seq: FIRST_SEQ };
+    failpoint("runs.after-launch");
+    const fresh = { subscription, seq: run.last_seq };
     return { run, sessionId, fresh, [Symbol.dispose]: () => subscription[Symbol.dispose]() };
   }
 
@@ -75,6 +78,11 @@ export class Runs {
 
   async get(call: Call, runId: string): Promise<store.RunRow> {
     return this.#find(call, runId, readReach(call.principal));
+  }
+
+  /** Throws NOT_FOUND unless the caller may change the run. */
+  async mayChange(call: Call, runId: string): Promise<void> {
+    await this.#find(call, runId, writeReach(call.principal));
   }
 
   async list(
@@ -146,19 +154,28 @@ export class Runs {
     }
   }
 
-  #launch(call: Call, started: StartedRun): Subscription {
+  /** Goes on with a run whose lease this process has just taken, where its last owner left it. */
+  takeUp(call: Call, started: StartedRun): void {
+    if (this.#deps.drain.aborted) return;
+    this.#launch(call, started, takeUpEvents(started))[Symbol.dispose]();
+  }
+
+  #launch(call: Call, started: StartedRun, first: readonly DurableEntry[] = []): Subscription {
     const { tenantId } = call.principal;
-    const { run, session, leasedAt } = started;
+    const { run, session, leasedAt, resume } = started;
     const log = new RunLog({
       database: this.#deps.database,
       fence: { tenantId, runId: run.run_id, owner: run.owner, epoch: run.epoch },
       ids: { runId: run.run_id, sessionId: session.session_id, agentId: run.agent_id },
-      lastDurableSeq: FIRST_SEQ,
-      nextSeq: FIRST_SEQ + 1n,
+      lastDurableSeq: run.last_seq,
+      // A new owner begins above all that the last one can have shown.
+      nextSeq: resume === undefined ? run.last_seq + 1n : run.seq_reserved - store.SEQ_BLOCK + 1n,
+      hasDraft: resume?.work.openStep !== undefined,
       retryForMs: this.#deps.leaseMs,
       onCommitted: (event) => this.#deps.announce(tenantId, event),
     });
     const subscription = log.feed.subscribe();
+    for (const entry of first) log.append(entry);
     const controller = new AbortController();
     const finished = this.#deps.executor.execute(withSignal(call, controller.signal), started, log);
     this.#deps.liveRuns.add({ log, controller, finished, leasedAt });
@@ -174,4 +191,16 @@ export class Runs {
     const { signal, deadline } = call;
     return this.#deps.database.tenant(call.principal.tenantId, fn, { signal, deadline, readOnly: true });
   }
+}
+
+/** What was shown of a step and is not stored is void; the rest goes on. */
+function takeUpEvents({ run, resume }: StartedRun): DurableEntry[] {
+  const entries: DurableEntry[] = [];
+  if (run.open_step !== 0 && resume?.work.openStep === undefined) {
+    const value = { step: run.open_step, cause: "owner_lost" };
+    entries.push({ body: { payload: { case: "itemDiscarded", value } }, openStep: 0 });
+  }
+  const value = { cause: "owner_lost", attempt: run.attempt };
+  entries.push({ body: { payload: { case: "runResumed", value } } });
+  return entries;
 }

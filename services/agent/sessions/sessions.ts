@@ -8,8 +8,11 @@ import { canonical } from "../domain/canonical.ts";
 import type { Cursor } from "../domain/cursor.ts";
 import { ownerFor, type Reach, reaches, readReach, writeReach } from "../domain/ownership.ts";
 import { sessionBusy } from "../errors.ts";
+import { deleteCompactions } from "../store/compaction-store.ts";
 import { earlierAnswer } from "../store/earlier-answer.ts";
+import { anonymiseLedger } from "../store/ledger-store.ts";
 import * as messages from "../store/message-store.ts";
+import { deleteDrafts } from "../store/resume-store.ts";
 import { deleteRuns } from "../store/run-store.ts";
 import * as store from "../store/session-store.ts";
 
@@ -26,6 +29,8 @@ export interface SessionChange {
   title?: string | undefined;
   labels?: Record<string, string> | undefined;
   agentId?: string | undefined;
+  /** True: the conversation waits for nobody any more. */
+  deescalate?: true | undefined;
 }
 
 /** What a change carries beside itself. */
@@ -94,8 +99,11 @@ export class Sessions {
           title: change.title ?? session.title,
           labels: change.labels ?? session.labels,
           agentId: change.agentId ?? session.agent_id,
+          escalation: change.deescalate ? null : session.escalation,
         });
-        const fields = Object.entries(change).flatMap(([field, value]) => (value === undefined ? [] : [field]));
+        const fields = Object.entries(change).flatMap(([field, value]) =>
+          value === undefined ? [] : [field === "deescalate" ? "escalation" : field],
+        );
         await audit(tx, "agent", call, {
           type: "session.updated",
           resource: session.session_id,
@@ -130,6 +138,9 @@ export class Sessions {
         // A turn may have begun since.
         if (session.active_run_id !== null) throw sessionBusy(session.active_run_id);
         await messages.deleteMessages(tx, session.session_id);
+        await deleteCompactions(tx, session.session_id);
+        await deleteDrafts(tx, session.session_id);
+        await anonymiseLedger(tx, session.session_id);
         await deleteRuns(tx, session.session_id);
         await store.deleteSession(tx, session.session_id);
         await audit(tx, "agent", call, {

@@ -66,7 +66,7 @@ export async function claimExpired(
        SELECT tenant_id, run_id FROM agent.runs WHERE state IN (1, 2) AND lease_expires < clock_timestamp()
        ORDER BY lease_expires LIMIT $4 FOR UPDATE SKIP LOCKED
      )
-     UPDATE agent.runs r SET owner = $1, owner_address = $2, epoch = epoch + 1, seq_reserved = seq_reserved + $5,
+     UPDATE agent.runs r SET owner = $1, owner_address = $2, epoch = epoch + 1, attempt = attempt + 1, seq_reserved = seq_reserved + $5,
        lease_expires = clock_timestamp() + $3 * interval '1 ms'
      FROM expired e WHERE r.tenant_id = e.tenant_id AND r.run_id = e.run_id RETURNING r.tenant_id, r.run_id`,
     [taker.owner, taker.address, taker.leaseMs, limit, SEQ_BLOCK.toString()],

@@ -19,63 +19,67 @@ export interface NewMessage {
   json: string;
 }
 
-/** The newest messages of a session, and how many older ones were left out. */
+/** What a model is shown of a session, and how many messages were left out for their number or size. */
 export interface History {
   messages: ModelMessage[];
   omitted: number;
 }
 
-/** Appends messages to a session in order. The caller holds the session's row or the run's lease. */
-export async function appendMessages(
-  tx: Tx,
-  sessionId: string,
-  runId: string,
-  messages: readonly NewMessage[],
-): Promise<void> {
-  if (messages.length === 0) return;
-  // Counting and numbering in one statement: the session row is locked by the update, so no two writers get one number.
-  await tx.query(
-    `WITH counted AS (
-       UPDATE agent.sessions SET message_count = message_count + $3, update_time = clock_timestamp()
-       WHERE tenant_id = agentmesh.current_tenant() AND session_id = $1 RETURNING message_count
-     )
-     INSERT INTO agent.messages (tenant_id, session_id, position, message_id, run_id, message, size)
-     SELECT agentmesh.current_tenant(), $1, message_count - $3 + n, id, $2, body, bytes
-     FROM counted, unnest($4::text[], $5::jsonb[], $6::int[]) WITH ORDINALITY AS m (id, body, bytes, n)`,
-    [
-      sessionId,
-      runId,
-      messages.length,
-      messages.map(({ messageId }) => messageId),
-      messages.map(({ json }) => json),
-      messages.map(({ json }) => Buffer.byteLength(json)),
-    ],
-  );
+interface HistoryRow {
+  /** 0: kept in front of a summary, 1: the summary, 2: the rest. */
+  part: 0 | 1 | 2;
+  message_id: string;
+  message: ModelMessage;
+  /** Position of the first message behind the summary; 1 where there is none. */
+  first: number;
 }
 
-/** The newest messages of a session within the limits, oldest first; the first one is a user's. What a model is shown. */
+/**
+ * What a model is shown of a session, oldest first: where it was compacted the messages that were kept, the newest summary
+ * and what is behind it, else everything; of that the newest messages within the limits. The first one is a user's.
+ */
 export async function sessionHistory(
   tx: Tx,
   session: { session_id: string; message_count: number },
   limits: { messages: number; bytes: number } = HISTORY_LIMITS,
 ): Promise<History> {
-  const rows = await tx.query<{ message: ModelMessage }>(
-    `WITH newest AS (
-       SELECT position, size FROM agent.messages
-       WHERE tenant_id = agentmesh.current_tenant() AND session_id = $1 ORDER BY position DESC LIMIT $2
+  const rows = await tx.query<HistoryRow>(
+    `WITH compaction AS (
+       SELECT kept_positions, first_kept_position, summary_id, summary FROM agent.compactions
+       WHERE tenant_id = agentmesh.current_tenant() AND session_id = $1 ORDER BY compaction_id DESC LIMIT 1
+     ), start AS (
+       SELECT coalesce((SELECT first_kept_position FROM compaction), 1) AS first
+     ), newest AS (
+       SELECT position, size FROM agent.messages, start
+       WHERE tenant_id = agentmesh.current_tenant() AND session_id = $1 AND position >= start.first
+       ORDER BY position DESC LIMIT $2
      ), measured AS (
        SELECT position, sum(size) OVER (ORDER BY position DESC) AS bytes FROM newest
      )
-     SELECT m.message FROM agent.messages m JOIN measured USING (position)
-     WHERE m.tenant_id = agentmesh.current_tenant() AND m.session_id = $1 AND measured.bytes <= $3 ORDER BY m.position`,
+     SELECT 2 AS part, m.position, m.message_id, m.message, start.first
+     FROM start, agent.messages m JOIN measured USING (position)
+     WHERE m.tenant_id = agentmesh.current_tenant() AND m.session_id = $1 AND measured.bytes <= $3
+     UNION ALL
+     SELECT 1, 0, summary_id, summary, first_kept_position FROM compaction
+     UNION ALL
+     SELECT 0, m.position, m.message_id, m.message, first_kept_position
+     FROM compaction, agent.messages m
+     WHERE m.tenant_id = agentmesh.current_tenant() AND m.session_id = $1 AND m.position = ANY (kept_positions)
+     ORDER BY part, position`,
     [session.session_id, limits.messages, limits.bytes],
   );
-  const total = session.message_count;
-  if (rows.length === total) return { messages: rows.map(({ message }) => message), omitted: 0 };
+  const front = rows.filter(({ part }) => part < 2);
+  const rest = rows.filter(({ part }) => part === 2);
+  const total = session.message_count - (front[0]?.first ?? 1) + 1;
+  if (rest.length === total) return { messages: rows.map(toMessage), omitted: 0 };
   // A history that begins with an answer, or with results of calls that it does not hold, makes no sense to a model.
-  const begin = rows.findIndex(({ message }) => message.role === "user" && message.hidden !== true);
-  const kept = begin < 0 ? [] : rows.slice(begin);
-  return { messages: kept.map(({ message }) => message), omitted: total - kept.length };
+  const begin = rest.findIndex(({ message }) => message.role === "user" && message.hidden !== true);
+  const kept = begin < 0 ? [] : rest.slice(begin);
+  return { messages: [...front, ...kept].map(toMessage), omitted: total - kept.length };
+}
+
+function toMessage({ message_id, message }: HistoryRow): ModelMessage {
+  return { ...message, id: message_id };
 }
 
 /** A page of messages from a position on, oldest first; hidden ones are left out. */

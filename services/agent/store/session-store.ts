@@ -3,6 +3,15 @@ import { TransactionConflict } from "#platform/postgres/errors.ts";
 import { raise } from "#platform/rpc/errors.ts";
 import type { Cursor } from "../domain/cursor.ts";
 
+/** That an agent handed the conversation to people. */
+export interface Escalation {
+  reason: string;
+  priority: string;
+  run_id: string;
+  /** RFC 3339. */
+  create_time: string;
+}
+
 /** A row of agent.sessions. */
 export interface SessionRow {
   session_id: string;
@@ -13,6 +22,7 @@ export interface SessionRow {
   labels: Record<string, string>;
   message_count: number;
   active_run_id: string | null;
+  escalation: Escalation | null;
   version: number;
   create_time: Date;
   update_time: Date;
@@ -35,7 +45,7 @@ export interface SessionFilter {
   agentId: string | undefined;
 }
 
-const COLUMNS = `session_id, external_id, end_user_id, agent_id, title, labels, message_count, active_run_id, version,
+const COLUMNS = `session_id, external_id, end_user_id, agent_id, title, labels, message_count, active_run_id, escalation, version,
   create_time, update_time, create_time::text AS sort_time`;
 
 export async function insertSession(tx: Tx, session: NewSession): Promise<SessionRow> {
@@ -110,12 +120,27 @@ export async function listSessions(
 export async function updateSession(
   tx: Tx,
   sessionId: string,
-  values: { title: string; labels: Record<string, string>; agentId: string },
+  values: { title: string; labels: Record<string, string>; agentId: string; escalation: Escalation | null },
 ): Promise<SessionRow | undefined> {
   return tx.one<SessionRow>(
-    `UPDATE agent.sessions SET title = $2, labels = $3, agent_id = $4, version = version + 1, update_time = clock_timestamp()
+    `UPDATE agent.sessions SET title = $2, labels = $3, agent_id = $4, escalation = $5, version = version + 1, update_time = clock_timestamp()
      WHERE tenant_id = agentmesh.current_tenant() AND session_id = $1 RETURNING ${COLUMNS}`,
-    [sessionId, values.title, JSON.stringify(values.labels), values.agentId],
+    [
+      sessionId,
+      values.title,
+      JSON.stringify(values.labels),
+      values.agentId,
+      values.escalation === null ? null : JSON.stringify(values.escalation),
+    ],
+  );
+}
+
+/** Marks a session as one that waits for people. */
+export async function markEscalated(tx: Tx, sessionId: string, escalationJson: string): Promise<void> {
+  await tx.execute(
+    `UPDATE agent.sessions SET escalation = $2, version = version + 1, update_time = clock_timestamp()
+     WHERE tenant_id = agentmesh.current_tenant() AND session_id = $1`,
+    [sessionId, escalationJson],
   );
 }
 
@@ -124,22 +149,4 @@ export async function deleteSession(tx: Tx, sessionId: string): Promise<void> {
   await tx.execute("DELETE FROM agent.sessions WHERE tenant_id = agentmesh.current_tenant() AND session_id = $1", [
     sessionId,
   ]);
-}
-
-/** Marks the run that works in a session. */
-export async function occupySession(tx: Tx, sessionId: string, runId: string): Promise<void> {
-  await tx.execute(
-    `UPDATE agent.sessions SET active_run_id = $2, version = version + 1, update_time = clock_timestamp()
-     WHERE tenant_id = agentmesh.current_tenant() AND session_id = $1`,
-    [sessionId, runId],
-  );
-}
-
-/** Frees a session from a run that has ended; does nothing when another run has it. */
-export async function freeSession(tx: Tx, sessionId: string, runId: string): Promise<void> {
-  await tx.execute(
-    `UPDATE agent.sessions SET active_run_id = NULL, version = version + 1, update_time = clock_timestamp()
-     WHERE tenant_id = agentmesh.current_tenant() AND session_id = $1 AND active_run_id = $2`,
-    [sessionId, runId],
-  );
 }

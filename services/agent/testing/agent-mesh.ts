@@ -1,26 +1,22 @@
 import { randomBytes } from "node:crypto";
 import { fileURLToPath } from "node:url";
-import type { MessageInitShape } from "@bufbuild/protobuf";
-import { type Client, Code, type ConnectRouter } from "@connectrpc/connect";
+import type { Client, ConnectRouter } from "@connectrpc/connect";
 import { ChatService } from "#gen/agentmesh/agent/v1/chat_service_pb.ts";
 import { RunService } from "#gen/agentmesh/agent/v1/run_service_pb.ts";
 import { RunTailService } from "#gen/agentmesh/agent/v1/run_tail_service_pb.ts";
 import { SessionService } from "#gen/agentmesh/agent/v1/session_service_pb.ts";
-import type { AgentSchema } from "#gen/agentmesh/config/v1/agent_config_service_pb.ts";
-import { ResolutionService } from "#gen/agentmesh/config/v1/resolution_service_pb.ts";
-import { type ExecuteToolRequest, ToolExecutionService } from "#gen/agentmesh/tool/v1/tool_execution_service_pb.ts";
 import type { Bus, BusMessage } from "#platform/bus/bus.ts";
 import { EmbeddedBus } from "#platform/bus/embedded-bus.ts";
 import { loadConfig } from "#platform/config/load.ts";
 import { newId } from "#platform/id.ts";
 import type { Platform } from "#platform/module/module.ts";
 import type { Database } from "#platform/postgres/database.ts";
-import type { Cache } from "#platform/redis/cache.ts";
+import { EmbeddedCache } from "#platform/redis/embedded-cache.ts";
 import { EmbeddedLimiter } from "#platform/redis/embedded-limiter.ts";
-import { callOf } from "#platform/rpc/call.ts";
-import { AppError, dependencyDown, notFound } from "#platform/rpc/errors.ts";
+import { dependencyDown } from "#platform/rpc/errors.ts";
 import { createHopSigner, createHopVerifier } from "#platform/rpc/hop-token.ts";
-import { createLinks, createLocalTransport } from "#platform/rpc/links.ts";
+import { createLinks } from "#platform/rpc/links.ts";
+import { createLocalTransport } from "#platform/rpc/local-transport.ts";
 import { openPort, type Port } from "#platform/rpc/port.ts";
 import { deriveServiceKeys } from "#platform/rpc/service-keys.ts";
 import { createServicePipeline } from "#platform/rpc/service-pipeline.ts";
@@ -34,9 +30,16 @@ import { type ModelServer, startModelServer } from "#platform/testing/model-serv
 import { type TestDatabase, testDatabase } from "#platform/testing/private-postgres.ts";
 import { type AgentService, assembleAgent } from "../assemble.ts";
 import { readAgentConfig } from "../config.ts";
+import { localNeighbours, type Neighbours, playNeighbours } from "./neighbours.ts";
 
 /** Times that a test can wait for. */
-const SHORT_TIMES = { lease: "600ms", heartbeat: "200ms", reaper_interval: "100ms", stream_heartbeat: "5s" };
+const SHORT_TIMES = {
+  lease: "600ms",
+  heartbeat: "200ms",
+  reaper_interval: "100ms",
+  stream_heartbeat: "5s",
+  answers_ttl: "0s",
+};
 
 /** A database with the agent service's tables. */
 export function agentDatabase(): Promise<TestDatabase> {
@@ -44,25 +47,14 @@ export function agentDatabase(): Promise<TestDatabase> {
   return testDatabase({ services: [{ schema: "agent", dir }] });
 }
 
-/** What the config and tool services answer here. They are services of others, played. */
-export interface Neighbours {
-  /** The agent of whoever asks, but for its id. */
-  agent: Omit<MessageInitShape<typeof AgentSchema>, "$typeName">;
-  /** Ids of agents that exist beside the default one. */
-  agentIds: Set<string>;
-  maxMessageCharacters: bigint;
-  /** What a call of a tool does. Default: answers with its arguments. */
-  executeTool(request: ExecuteToolRequest, signal: AbortSignal): Promise<string>;
-  /** True: the tool service cannot be reached. */
-  toolsDown: boolean;
-  /** Calls that were executed, by their idempotency key. */
-  readonly executed: string[];
-}
-
 export interface MeshOptions {
   readonly replicas?: number;
   /** Settings of the agent section, of all replicas; short times by default. */
   readonly agent?: Record<string, unknown>;
+  /** Settings of the section `models`, beside address and key of the scripted server. */
+  readonly models?: Record<string, unknown>;
+  /** Plugins to load. */
+  readonly plugins?: readonly string[];
   /** And of each one. */
   readonly agents?: readonly Record<string, unknown>[];
   /** A bus for each replica; default one embedded for all. */
@@ -116,6 +108,7 @@ export async function openAgentMesh(options: MeshOptions = {}): Promise<AgentMes
   const test = undo.use(await agentDatabase());
   const model = undo.use(await startModelServer());
   const embedded = undo.use(new EmbeddedBus({ log: createLog({ level: "silent", service: "bus" }) }));
+  const cache = undo.use(new EmbeddedCache());
   const root = rootSecret([randomBytes(32)]);
   const keys = deriveServiceKeys(root, ["edge", "agent", "config", "tool"]);
   const neighbours = playNeighbours();
@@ -124,7 +117,7 @@ export async function openAgentMesh(options: MeshOptions = {}): Promise<AgentMes
   for (let i = 0; i < (options.replicas ?? 1); i++) {
     const bus = options.bus === undefined ? embedded : undo.use(options.bus());
     const agent = { ...SHORT_TIMES, ...options.agent, ...options.agents?.[i] };
-    replicas.push(await openReplica({ undo, options, agent, test, model, root, keys, local, bus }));
+    replicas.push(await openReplica({ undo, options, agent, test, model, root, keys, local, bus, cache }));
   }
   const owned = undo.move();
   const [one, two] = replicas as [Replica, Replica];
@@ -155,10 +148,11 @@ interface ReplicaParts {
   keys: Keys;
   local: (module: string) => ReturnType<typeof createLocalTransport> | undefined;
   bus: Bus;
+  cache: EmbeddedCache;
 }
 
 async function openReplica(parts: ReplicaParts): Promise<Replica> {
-  const { undo, options, agent, test, model, root, keys, local, bus } = parts;
+  const { undo, options, agent, test, model, root, keys, local, bus, cache } = parts;
   const logged: Record<string, unknown>[] = [];
   const log = createLog({
     level: "debug",
@@ -189,7 +183,8 @@ async function openReplica(parts: ReplicaParts): Promise<Replica> {
   undo.defer(() => links.close());
   const values = {
     agent,
-    models: { anthropic: { api_key: "test-key", base_url: model.url } },
+    models: { anthropic: { api_key: "test-key", base_url: model.url }, ...options.models },
+    plugins: { modules: options.plugins ?? [] },
   };
   const database = freezable(options.database ?? test.open(), state);
   const platform: Platform = {
@@ -201,7 +196,7 @@ async function openReplica(parts: ReplicaParts): Promise<Replica> {
     metrics,
     database,
     bus: heard.bus,
-    cache: undefined as unknown as Cache,
+    cache,
     limiter: new EmbeddedLimiter(),
     links,
     rootSecret: root,
@@ -289,9 +284,11 @@ function countListeners(bus: Bus, state: { frozen: boolean }) {
     },
     async listen(subject: string, onMessage: (message: BusMessage) => void) {
       const inner = await bus.listen(subject, onMessage);
-      count++;
+      // Those of readers, not those that a service has for all its life.
+      const ofReader = subject.startsWith("agentmesh.run.") ? 1 : 0;
+      count += ofReader;
       const unsubscribe = async () => {
-        count--;
+        count -= ofReader;
         await inner.unsubscribe();
       };
       return { unsubscribe, [Symbol.asyncDispose]: unsubscribe };
@@ -301,64 +298,4 @@ function countListeners(bus: Bus, state: { frozen: boolean }) {
     [Symbol.asyncDispose]: () => bus.close(),
   };
   return { bus: counted, count: () => count };
-}
-
-function playNeighbours(): Neighbours {
-  return {
-    agent: { llmModel: "claude-haiku-5-5", tools: ["echo"], maxTokens: 1000, version: 3 },
-    agentIds: new Set(),
-    maxMessageCharacters: 100_000n,
-    executeTool: async ({ argumentsJson }) => argumentsJson,
-    toolsDown: false,
-    executed: [],
-  };
-}
-
-function localNeighbours(played: Neighbours, keys: Keys) {
-  const routes: Record<string, (router: ConnectRouter) => void> = {
-    config: (router) =>
-      router.service(ResolutionService, {
-        resolveAgent({ agentId }) {
-          if (agentId !== "" && agentId !== "agt_default" && !played.agentIds.has(agentId)) throw notFound("agent");
-          const agent = { ...played.agent, agentId: agentId || "agt_default" };
-          return { agent, limits: { maxMessageCharacters: played.maxMessageCharacters } };
-        },
-      }),
-    tool: (router) =>
-      router.service(ToolExecutionService, {
-        describeTools({ names }) {
-          if (played.toolsDown) throw toolsAway();
-          const schema = (name: string) => (name === "bad schema" ? "{" : "{}");
-          const described = (name: string) => ({
-            name,
-            description: name,
-            inputSchemaJson: schema(name),
-            timeoutMs: 5_000,
-          });
-          return { tools: names.map(described) };
-        },
-        async *executeTool(request, context) {
-          if (played.toolsDown) throw toolsAway();
-          played.executed.push(request.requestId);
-          yield { frame: { case: "progress", value: { message: "working", fraction: 0.5 } } };
-          const text = await played.executeTool(request, callOf(context).signal);
-          const content = [{ part: { case: "text" as const, value: { text } } }];
-          yield { frame: { case: "result", value: { content, structuredJson: "", isError: false, durationMs: 1n } } };
-        },
-      }),
-  };
-  const transports = new Map(
-    Object.entries(routes).map(([module, mount]) => {
-      const verifier = createHopVerifier([module], keys);
-      return [
-        module,
-        createLocalTransport(mount, createServicePipeline({ verifier, observation: new RecordedCalls() })),
-      ];
-    }),
-  );
-  return (module: string) => transports.get(module);
-}
-
-function toolsAway(): AppError {
-  return new AppError({ code: Code.Unavailable, reason: "DEPENDENCY_DOWN", message: "tool cannot be reached." });
 }

@@ -4,8 +4,8 @@ import type { Principal } from "#platform/rpc/principal.ts";
 import { finishRun, type RunEnd } from "../runs/run-end.ts";
 import { RunLog } from "../runs/run-log.ts";
 import { UsageTotal } from "../runs/usage-total.ts";
-import { eventsAfter, insertRun } from "../store/run-store.ts";
-import { insertSession, occupySession } from "../store/session-store.ts";
+import { eventsAfter } from "../store/run-store.ts";
+import { beginRun } from "../store/run-writes.ts";
 import type { AgentMesh, Replica } from "./agent-mesh.ts";
 
 /** A run without an executor: the test itself writes its log. It belongs to a replica, which serves it like any other. */
@@ -25,14 +25,17 @@ export async function driveRun(mesh: AgentMesh, owner: Replica, principal: Princ
   const { tenantId } = principal;
   const [runId, sessionId] = [newId("run"), newId("ses")];
   const call: Call = { principal, signal: new AbortController().signal, requestId: "req_1", ip: "", userAgent: "" };
-  const run = await mesh.db.tenant(tenantId, async (tx) => {
-    const session = { sessionId, externalId: null, endUserId: "", agentId: "", title: "", labels: {} };
-    await insertSession(tx, session);
-    await occupySession(tx, sessionId, runId);
-    const ids = { runId, sessionId, endUserId: "", agentId: "agt_1", agentVersion: 1 };
-    const lease = { owner: owner.instanceId, ownerAddress: owner.address, leaseMs: 600_000 };
-    return insertRun(tx, { ...ids, principal, ...lease });
-  });
+  const lease = { owner: owner.instanceId, ownerAddress: owner.address, leaseMs: 600_000 };
+  const run = await mesh.db.tenant(tenantId, (tx) =>
+    beginRun(tx, {
+      run: { runId, endUserId: "", agentId: "agt_1", agentVersion: 1, principal, ...lease },
+      session: { created: { sessionId, agentId: "" } },
+      messages: [],
+      events: [],
+      openStep: 0,
+      audited: { call, events: [] },
+    }),
+  );
   const log = new RunLog({
     database: mesh.db,
     fence: { tenantId, runId, owner: run.owner, epoch: run.epoch },

@@ -1,5 +1,8 @@
-/** Built-in tools that read and compute only, or keep a list inside the conversation. */
-export const HARMLESS_TOOLS = ["current_time", "calculator", "todo"] as const;
+/** Built-in tools that every agent can do with: they read and compute only, or keep a list inside the conversation. */
+const EVERYDAY_TOOLS = ["current_time", "calculator", "todo"] as const;
+
+/** Built-in tools that a tenant's agents may have unless it says otherwise. */
+export const HARMLESS_TOOLS = [...EVERYDAY_TOOLS, "escalate_to_human"] as const;
 
 /** For agents whose tenant has no prompt either. */
 export const DEFAULT_SYSTEM_PROMPT = `You are a helpful, friendly assistant.
@@ -14,6 +17,6 @@ export const DEFAULT_AGENT = {
   name: "Assistant",
   description: "A general assistant that knows the time, can calculate, and keeps lists of things to do.",
   systemPrompt: DEFAULT_SYSTEM_PROMPT,
-  tools: [...HARMLESS_TOOLS],
+  tools: [...EVERYDAY_TOOLS],
   isDefault: true,
 };

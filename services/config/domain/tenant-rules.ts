@@ -1,7 +1,7 @@
 import type { Tenant, TenantStatus, TenantTier } from "#gen/agentmesh/config/v1/tenant_service_pb.ts";
 import { invalidFields } from "#platform/rpc/errors.ts";
 import { TOOL_NAME } from "./agent-rules.ts";
-import { Violations } from "./text-rules.ts";
+import { isLanguageTag, Violations } from "./text-rules.ts";
 import type { MaskRules } from "./update-mask.ts";
 
 export const ACTIVE: typeof TenantStatus.ACTIVE = 1;
@@ -24,6 +24,8 @@ export const TENANT_MASK: MaskRules = {
     "oauth_config",
     "canned_answer",
     "metadata",
+    "input_guard",
+    "cached_answers",
   ]),
   ignored: new Set(["tenant_id", "etag"]),
 };
@@ -63,13 +65,4 @@ export function checkTenant(tenant: Tenant, changed: ReadonlySet<string> = TENAN
   };
   for (const [field, check] of Object.entries(checks)) if (changed.has(field)) check();
   if (wrong.found.length > 0) throw invalidFields(...wrong.found);
-}
-
-/** BCP 47, as ECMA-402 understands it. */
-function isLanguageTag(tag: string): boolean {
-  try {
-    return tag.length <= 35 && Intl.getCanonicalLocales(tag).length === 1;
-  } catch {
-    return false;
-  }
 }

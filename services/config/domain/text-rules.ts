@@ -6,6 +6,33 @@ const MAX_OBJECT_BYTES = 64 * 1024;
 /** Deepest nesting of a settings object. */
 const MAX_OBJECT_DEPTH = 16;
 
+/** Line separators, what turns the direction of text round, and tag characters, which hide text from people. */
+const DECEPTIVE = /[\u2028\u2029\u202a-\u202e\u2066-\u2069\u{e0000}-\u{e007f}]/u;
+
+/** Whether a text can be an opaque id of the caller's: one line that can be stored. */
+export function isOpaqueId(text: string): boolean {
+  return text !== "" && !/\p{Cc}/u.test(text) && text.isWellFormed();
+}
+
+/** BCP 47, as ECMA-402 understands it. */
+export function isLanguageTag(tag: string): boolean {
+  try {
+    return tag.length <= 35 && new Intl.Locale(tag).baseName !== "";
+  } catch {
+    return false;
+  }
+}
+
+/** A zone of the IANA time zone database, in any case; no mere offset such as +01:00. */
+export function isTimeZone(name: string): boolean {
+  if (!/^[A-Za-z]/.test(name)) return false;
+  try {
+    return new Intl.DateTimeFormat("en", { timeZone: name }) !== undefined;
+  } catch {
+    return false;
+  }
+}
+
 /** Collects what is wrong with the fields of one message. */
 export class Violations {
   readonly found: FieldViolation[] = [];
@@ -22,6 +49,13 @@ export class Violations {
   /** A name or another single line. */
   line(field: string, text: string): void {
     if (/\p{Cc}/u.test(text)) this.add(field, "control characters are not allowed");
+  }
+
+  /** A short line that becomes a part of prompts: it must be what it looks like. */
+  plainLine(field: string, text: string): void {
+    if (/\p{Cc}/u.test(text) || DECEPTIVE.test(text) || !text.isWellFormed()) {
+      this.add(field, "control characters, line separators and characters that hide or turn text are not allowed");
+    }
   }
 
   lines(field: string, texts: readonly string[]): void {

@@ -6,6 +6,13 @@ import { TenantTier } from "#gen/agentmesh/config/v1/tenant_service_pb.ts";
 import { modelAllowed } from "./model-pattern.ts";
 import { TIERS, type Tier, tierLimits } from "./tier-limits.ts";
 
+/** The names that the OpenAI SDK's type `ChatModel` lists. */
+function openAiModels(): string[] {
+  const types = fileURLToPath(import.meta.resolve("openai/resources/shared")).replace(/\.m?js$/, ".d.ts");
+  const [, union] = /export type ChatModel = ([^;]+);/.exec(readFileSync(types, "utf8")) ?? [];
+  return [...(union ?? "").matchAll(/["']([^"']+)["']/g)].map(([, name]) => name as string);
+}
+
 /** The names that the Anthropic SDK's type `Model` lists; the type also admits any other string. */
 function sdkModels(): string[] {
   const types = fileURLToPath(import.meta.resolve("@anthropic-ai/sdk/resources/messages/messages")).replace(
@@ -47,8 +54,9 @@ describe("tier limits", () => {
     }
   });
 
-  test("every pattern stands for a model of the SDK, and each tier may use all that the one below may", () => {
-    const known = sdkModels();
+  test("every pattern stands for a model of an SDK, and each tier may use all that the one below may", () => {
+    assert.ok(openAiModels().length > 5, "the OpenAI SDK's list of models was not found");
+    const known = [...sdkModels(), ...openAiModels()];
     const usable = tiers.map((tier) => known.filter((model) => modelAllowed(TIERS[tier].allowedModels, model)));
     for (const tier of tiers) {
       for (const pattern of TIERS[tier].allowedModels) {

@@ -25,6 +25,9 @@ const NO_LIMIT = -1n;
 const HAIKU = "claude-haiku-*";
 const SONNET = "claude-sonnet-*";
 const OPUS = "claude-opus-*";
+const GPT_MINI = "gpt-*-mini*";
+const GPT_NANO = "gpt-*-nano*";
+const GPT = "gpt-*";
 
 const FREE: TierLimits = {
   maxSessionsPerDay: 50n,
@@ -44,7 +47,7 @@ const STARTER: TierLimits = {
   maxConcurrentSessions: 10n,
   maxToolCallsPerMinute: 60n,
   maxMessageCharacters: 100_000n,
-  allowedModels: [HAIKU, SONNET],
+  allowedModels: [HAIKU, SONNET, GPT_NANO, GPT_MINI],
   defaultModel: "claude-sonnet-5-5",
 };
 
@@ -55,7 +58,7 @@ const PRO: TierLimits = {
   maxConcurrentSessions: 50n,
   maxToolCallsPerMinute: 60n,
   maxMessageCharacters: 100_000n,
-  allowedModels: [HAIKU, SONNET, OPUS],
+  allowedModels: [HAIKU, SONNET, OPUS, GPT],
   defaultModel: "claude-sonnet-5-5",
 };
 

@@ -1,6 +1,12 @@
-import { create, fromJson, type JsonObject, toJson } from "@bufbuild/protobuf";
+import { create, type DescMessage, fromJson, type JsonObject, type MessageShape, toJson } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
-import { type Agent, AgentSchema } from "#gen/agentmesh/config/v1/agent_config_service_pb.ts";
+import { createValidator } from "@bufbuild/protovalidate";
+import {
+  type Agent,
+  AgentSchema,
+  CompactionConfigSchema,
+  ModelRouteSchema,
+} from "#gen/agentmesh/config/v1/agent_config_service_pb.ts";
 
 /** A row of config.agents. */
 export interface AgentRow {
@@ -16,10 +22,16 @@ export interface AgentRow {
 
 export const AGENT_COLUMNS = "tenant_id, agent_id, name, is_default, version, settings, created_at, updated_at";
 
+const LENIENT = { ignoreUnknownFields: true };
+const validator = createValidator();
+
 export function agentMessage(row: AgentRow): Agent {
-  const settings = fromJson(AgentSchema, row.settings, { ignoreUnknownFields: true });
+  const { compaction_config: compaction, routes, ...rest } = row.settings;
+  const listed = Array.isArray(routes) ? routes : [];
   return create(AgentSchema, {
-    ...settings,
+    ...fromJson(AgentSchema, rest, LENIENT),
+    compactionConfig: fitting(CompactionConfigSchema, compaction),
+    routes: listed.map((route) => fitting(ModelRouteSchema, route)).filter((route) => route !== undefined),
     tenantId: row.tenant_id,
     agentId: row.agent_id,
     name: row.name,
@@ -36,4 +48,18 @@ export function agentSettings(agent: Agent): string {
   const { createTime: _created, updateTime: _updated, ...rest } = agent;
   const own = { tenantId: "", agentId: "", name: "", isDefault: false, version: 0, etag: "" };
   return JSON.stringify(toJson(AgentSchema, create(AgentSchema, { ...rest, ...own }), { useProtoFieldName: true }));
+}
+
+/**
+ * The message that a part of a row's settings is, or undefined. Releases before 0.2 took any object for compaction_config
+ * and routes; what is of no use to this one is left out, so that the agent can be read, run and mended.
+ */
+function fitting<D extends DescMessage>(schema: D, json: unknown): MessageShape<D> | undefined {
+  if (typeof json !== "object" || json === null || Array.isArray(json)) return undefined;
+  try {
+    const message = fromJson(schema, json as JsonObject, LENIENT);
+    return validator.validate(schema, message).kind === "valid" ? message : undefined;
+  } catch {
+    return undefined;
+  }
 }

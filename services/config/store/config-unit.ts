@@ -12,8 +12,10 @@ import { withDefaults } from "../domain/agent-rules.ts";
 import { DEFAULT_AGENT } from "../domain/default-agent.ts";
 import { agentNameTaken } from "../errors.ts";
 import { AGENT_COLUMNS, type AgentRow, agentMessage, agentSettings } from "./agent-row.ts";
+import { ModelCredentialTable } from "./model-credentials.ts";
 import { type Page, type PageRequest, pageOf, pageParams, pageSql } from "./page-query.ts";
 import { statusName, TENANT_COLUMNS, type TenantRow, tenantMessage, tenantSettings } from "./tenant-row.ts";
+import { UserProfileTable } from "./user-profiles.ts";
 
 const LIST_AGENTS = pageSql({
   table: "config.agents",
@@ -28,6 +30,8 @@ const LIST_AGENTS = pageSql({
  */
 export class ConfigUnit {
   readonly tenantId: string;
+  readonly profiles: UserProfileTable;
+  readonly credentials: ModelCredentialTable;
   readonly #tx: Tx;
   readonly #call: Call;
 
@@ -35,6 +39,8 @@ export class ConfigUnit {
     this.#tx = tx;
     this.tenantId = tenantId;
     this.#call = call;
+    this.profiles = new UserProfileTable(tx, tenantId);
+    this.credentials = new ModelCredentialTable(tx, tenantId);
   }
 
   /** The tenant. With `lock` other changes of the tenant and its agents wait for this one. */
@@ -100,6 +106,11 @@ export class ConfigUnit {
     const sql = "DELETE FROM config.agents WHERE tenant_id = $1 AND agent_id = $2";
     await this.#tx.execute(sql, [this.tenantId, agentId]);
     await this.#agentChanged(agentId, 0);
+  }
+
+  /** Tells every process that something other than an agent or the tenant itself has changed; it does not say what. */
+  changed(what: "profile" | "credential"): Promise<void> {
+    return this.#enqueue(`agentmesh.config.v1.${this.tenantId}.${what}_changed`, new Uint8Array());
   }
 
   /** An audit row of the tenant, who did it from the call. */

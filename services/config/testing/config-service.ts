@@ -1,8 +1,10 @@
 import { fileURLToPath } from "node:url";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { type Agent, AgentConfigService, type AgentSchema } from "#gen/agentmesh/config/v1/agent_config_service_pb.ts";
+import { ModelCredentialService } from "#gen/agentmesh/config/v1/model_credential_service_pb.ts";
 import { ResolutionService } from "#gen/agentmesh/config/v1/resolution_service_pb.ts";
 import { type Tenant, type TenantSchema, TenantService } from "#gen/agentmesh/config/v1/tenant_service_pb.ts";
+import { UserProfileService } from "#gen/agentmesh/config/v1/user_profile_service_pb.ts";
 import { EmbeddedCache } from "#platform/redis/embedded-cache.ts";
 import type { Principal } from "#platform/rpc/principal.ts";
 import { PLATFORM_ADMIN, TENANT_SCOPES } from "#platform/rpc/scopes.ts";
@@ -37,6 +39,8 @@ export async function openConfig(options: ServiceUnderTestOptions) {
     service,
     tenants,
     agents,
+    profiles: service.client(UserProfileService),
+    credentials: service.client(ModelCredentialService),
     bus: service.bus,
     logged: service.logged,
     [Symbol.asyncDispose]: service[Symbol.asyncDispose],
@@ -68,7 +72,8 @@ export async function openConfig(options: ServiceUnderTestOptions) {
     async list(caller: Principal): Promise<Agent[]> {
       return (await agents.listAgents({ tenantId: "me", pageSize: 200 }, callAs(caller))).agents;
     },
-    resolve: (caller: Principal, agentId = "") => resolution.resolveAgent({ agentId }, callAs(caller)),
+    resolve: (caller: Principal, agentId = "", endUserId = "") =>
+      resolution.resolveAgent({ agentId, endUserId }, callAs(caller)),
   };
 }
 
@@ -77,4 +82,12 @@ export type OpenConfig = Awaited<ReturnType<typeof openConfig>>;
 function present<T>(value: T | undefined): T {
   if (value === undefined) throw new Error("the answer has no resource");
   return value;
+}
+
+/** Waits until an answer is as expected. Fails when it does not become so. */
+export async function eventually(what: string, holds: () => Promise<boolean>): Promise<void> {
+  for (let i = 0; !(await holds()); i++) {
+    if (i === 500) throw new Error(`waited too long: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
 }

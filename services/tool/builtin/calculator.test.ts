@@ -1,12 +1,12 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import fc from "fast-check";
-import type { ToolContext } from "../domain/define-tool.ts";
-import { ToolError } from "../errors.ts";
+import type { ToolContext } from "#platform/plugin/define-tool.ts";
+import { ToolError } from "#platform/plugin/tool-error.ts";
 import { calculator } from "./calculator.ts";
 
 function calculate(expression: string): { result: string; exact: boolean } {
-  const output = calculator.run({ expression }, {} as ToolContext, AbortSignal.abort());
+  const output = calculator.run({ expression }, {} as ToolContext, AbortSignal.abort(), {});
   return (output as { structured: { result: string; exact: boolean } }).structured;
 }
 

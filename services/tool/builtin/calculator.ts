@@ -1,4 +1,4 @@
-import { defineTool } from "../domain/define-tool.ts";
+import { defineTool } from "#platform/plugin/define-tool.ts";
 import { inDecimal } from "./arithmetic/decimal.ts";
 import { evaluate, MAX_LENGTH } from "./arithmetic/evaluate.ts";
 
@@ -27,5 +27,6 @@ export const calculator = defineTool<{ expression: string }>({
   idempotent: true,
   timeoutMs: 5_000,
   maxOutputBytes: 4_096,
+  category: "compute",
   run: ({ expression }) => ({ structured: inDecimal(evaluate(expression)) }),
 });

@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import type { ToolContext } from "../domain/define-tool.ts";
-import { ToolError } from "../errors.ts";
+import type { ToolContext } from "#platform/plugin/define-tool.ts";
+import { ToolError } from "#platform/plugin/tool-error.ts";
 import { currentTime } from "./current-time.ts";
 
 function timeAt(instant: string, timezone: string) {
-  const output = currentTime(() => new Date(instant)).run({ timezone }, {} as ToolContext, AbortSignal.abort());
+  const output = currentTime(() => new Date(instant)).run({ timezone }, {} as ToolContext, AbortSignal.abort(), {});
   return (output as { structured: unknown }).structured;
 }
 
@@ -46,7 +46,7 @@ describe("current_time", () => {
   });
 
   test("has a clock of its own", () => {
-    const output = currentTime().run({ timezone: "UTC" }, {} as ToolContext, AbortSignal.abort());
+    const output = currentTime().run({ timezone: "UTC" }, {} as ToolContext, AbortSignal.abort(), {});
     const { time } = (output as { structured: { time: string } }).structured;
     assert.ok(Math.abs(Date.parse(time) - Date.now()) < 60_000);
   });

@@ -1,5 +1,5 @@
-import { type CodeTool, defineTool } from "../domain/define-tool.ts";
-import { ToolError } from "../errors.ts";
+import { type CodeTool, defineTool } from "#platform/plugin/define-tool.ts";
+import { ToolError } from "#platform/plugin/tool-error.ts";
 
 const DEFAULT_ZONE = "UTC";
 
@@ -27,6 +27,7 @@ export function currentTime(now: () => Date = () => new Date()): CodeTool {
     idempotent: true,
     timeoutMs: 5_000,
     maxOutputBytes: 4_096,
+    category: "compute",
     run: ({ timezone }) => ({ structured: timeIn(timezone.trim() || DEFAULT_ZONE, now()) }),
   });
 }

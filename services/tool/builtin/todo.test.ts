@@ -3,6 +3,7 @@ import { after, before, describe, test } from "node:test";
 import { newId } from "#platform/id.ts";
 import type { Principal } from "#platform/rpc/principal.ts";
 import { skipWithoutPostgres, type TestDatabase } from "#platform/testing/private-postgres.ts";
+import { callAs, refusal } from "#platform/testing/service-under-test.ts";
 import { caller, type OpenTools, openTools, toolDatabase } from "../testing/tool-service.ts";
 
 describe("todo", { skip: skipWithoutPostgres() }, () => {
@@ -18,10 +19,10 @@ describe("todo", { skip: skipWithoutPostgres() }, () => {
   });
 
   /** A session of a caller; every call is a new one of its run unless it has an id. */
-  function session(by: Principal = caller(), sessionId = newId("ses")) {
+  function session(by: Principal = caller(), sessionId = newId("ses"), endUserId = by.userId ?? "") {
     const runId = newId("run");
     const call = (args: object, callId = newId("call")) =>
-      open.execute(by, { tool: "todo", argumentsJson: JSON.stringify(args), sessionId, runId, callId });
+      open.execute(by, { tool: "todo", argumentsJson: JSON.stringify(args), sessionId, runId, callId, endUserId });
     return {
       by,
       sessionId,
@@ -149,6 +150,34 @@ describe("todo", { skip: skipWithoutPostgres() }, () => {
     }
     assert.deepEqual(await theirs.add("other"), entry(1, "other"));
     assert.deepEqual(await mine.list(), [entry(1, "secret plan")]);
+  });
+
+  test("a list is its user's own; the open entries are told to who may see the session", async () => {
+    const tenant = caller();
+    const bound = (userId: string) => caller({ tenantId: tenant.tenantId, userId });
+    const [ada, bob] = [bound("ada"), bound("bob")];
+    const hers = session(ada);
+    for (const text of ["one", "two", "three"]) await hers.add(text);
+    await hers.call({ action: "complete", id: 2 });
+    const his = session(bob, hers.sessionId);
+    assert.deepEqual(await his.list(), []);
+    assert.deepEqual((await his.call({ action: "clear" })).value, { cleared: 0 });
+    const machine = session(tenant, hers.sessionId, "ada");
+    assert.deepEqual(await machine.list(), await hers.list());
+    const { sessionId } = hers;
+    const told = async (by: Principal) => (await open.execution.listOpenTodos({ sessionId }, callAs(by))).todos;
+    assert.deepEqual(
+      [await told(ada), await told(tenant)],
+      [
+        ["one", "three"],
+        ["one", "three"],
+      ],
+    );
+    for (const other of [bob, caller(), caller({ userId: "ada" })]) assert.deepEqual(await told(other), []);
+    const nowhere = await open.execution.listOpenTodos({ sessionId: newId("ses") }, callAs(tenant));
+    assert.deepEqual(nowhere.todos, []);
+    const none = open.execution.listOpenTodos({ sessionId: "" }, callAs(tenant));
+    assert.equal((await refusal(none)).reason, "FIELD_INVALID");
   });
 
   test("a list outlives the process that kept it", async () => {

@@ -1,5 +1,5 @@
-import { type CodeTool, defineTool } from "../domain/define-tool.ts";
-import { ToolError } from "../errors.ts";
+import { type CodeTool, defineTool } from "#platform/plugin/define-tool.ts";
+import { ToolError } from "#platform/plugin/tool-error.ts";
 import type { Todo, TodoList, TodoStore } from "../store/todo-store.ts";
 
 interface TodoArguments {
@@ -37,11 +37,12 @@ export function todo(store: TodoStore, maxItems: number): CodeTool {
     idempotent: true,
     timeoutMs: 10_000,
     maxOutputBytes: 256 * 1024,
+    category: "planning",
     async run(args, context, signal) {
-      const { call, sessionId, requestKey } = context;
+      const { call, sessionId, endUserId, requestKey } = context;
       if (sessionId === "") throw new ToolError("A to-do list belongs to a session, and this call has none.");
-      if (args.action === "list") return { structured: { items: await store.read(call, sessionId, signal) } };
-      const change = { call, sessionId, requestKey, asked: JSON.stringify(args) };
+      if (args.action === "list") return { structured: { items: await store.read(call, context, signal) } };
+      const change = { call, sessionId, endUserId, requestKey, asked: JSON.stringify(args) };
       return { structured: await store.change(change, (list) => act(args, list, maxItems), signal) };
     },
   });

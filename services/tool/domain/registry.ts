@@ -1,18 +1,31 @@
-import type { CodeTool } from "./define-tool.ts";
+import type { CodeTool } from "#platform/plugin/define-tool.ts";
 
 /** The tools that exist, by name. */
 export class ToolRegistry {
-  readonly #byName: ReadonlyMap<string, CodeTool>;
-  readonly #sorted: readonly CodeTool[];
+  readonly #byName = new Map<string, CodeTool>();
+  readonly #builtIn: ReadonlySet<CodeTool>;
+  #sorted: readonly CodeTool[] = [];
 
-  /** Throws TypeError when two tools have one name. */
-  constructor(tools: readonly CodeTool[]) {
-    this.#byName = new Map(tools.map((tool) => [tool.name, tool]));
-    if (this.#byName.size < tools.length) {
-      const twice = tools.find((tool, i) => tools.findIndex(({ name }) => name === tool.name) < i);
-      throw new TypeError(`tool ${JSON.stringify(twice?.name)} is defined twice`);
+  /** With the tools that ship with the platform. Throws TypeError when two tools have one name. */
+  constructor(builtIn: readonly CodeTool[]) {
+    this.add(builtIn);
+    this.#builtIn = new Set(builtIn);
+  }
+
+  /** Adds all of these tools, or throws TypeError when one has a name that is taken, and adds none. */
+  add(tools: readonly CodeTool[]): void {
+    const names = new Set(this.#byName.keys());
+    for (const { name } of tools) {
+      if (names.has(name)) throw new TypeError(`tool ${JSON.stringify(name)} is defined twice`);
+      names.add(name);
     }
-    this.#sorted = [...tools].sort((a, b) => (a.name < b.name ? -1 : 1));
+    for (const tool of tools) this.#byName.set(tool.name, tool);
+    this.#sorted = [...this.#byName.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
+  }
+
+  /** Whether it ships with the platform. */
+  isBuiltIn(tool: CodeTool): boolean {
+    return this.#builtIn.has(tool);
   }
 
   /** By name, which is the id of a tool that ships with the platform. */

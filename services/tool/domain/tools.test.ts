@@ -2,15 +2,20 @@ import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { describe, test } from "node:test";
 import { newId } from "#platform/id.ts";
+import { defineTool } from "#platform/plugin/define-tool.ts";
+import { EmbeddedLimiter } from "#platform/redis/embedded-limiter.ts";
 import { createPageTokens } from "#platform/secrets/page-token.ts";
 import { rootSecret } from "#platform/secrets/root-secret.ts";
 import { createLog } from "#platform/telemetry/log.ts";
 import { createMetrics } from "#platform/telemetry/metrics.ts";
 import { skipWithoutPostgres } from "#platform/testing/private-postgres.ts";
 import { createToolEvents } from "../events.ts";
+import { JournalStore } from "../store/journal-store.ts";
+import { OutputStore } from "../store/output-store.ts";
+import { TodoStore } from "../store/todo-store.ts";
 import { ToolCallStore } from "../store/tool-call-store.ts";
 import { caller, toolDatabase } from "../testing/tool-service.ts";
-import { defineTool } from "./define-tool.ts";
+import { Journal } from "./journal.ts";
 import { ToolRegistry } from "./registry.ts";
 import { Tools } from "./tools.ts";
 
@@ -39,8 +44,13 @@ describe("an execution", { skip: skipWithoutPostgres() }, () => {
     const tools = new Tools({
       registry: new ToolRegistry([endless]),
       store: new ToolCallStore(database.db),
+      journal: new Journal({ store: new JournalStore(database.db), instanceId: newId("ins"), abandonAfterMs: 5_000 }),
       pageTokens: createPageTokens(rootSecret([randomBytes(32)])),
       events: createToolEvents(createLog({ level: "silent", service: "tool" }), createMetrics({ process: false })),
+      outputs: new OutputStore(database.db),
+      todos: new TodoStore(database.db),
+      limiter: new EmbeddedLimiter(),
+      overrides: new Map(),
       abandonAfterMs: 5_000,
     });
     const principal = caller();

@@ -4,9 +4,12 @@ import type { Database } from "#platform/postgres/database.ts";
 import { jsonText } from "#platform/postgres/json-text.ts";
 import type { Call } from "#platform/rpc/call.ts";
 import { maskJson } from "#platform/telemetry/mask.ts";
-import type { ExecutedCall } from "../domain/execution.ts";
+import type { ExecutedCall, Outcome } from "../domain/execution.ts";
 import { lengthOf } from "../domain/tool-result.ts";
 import type { ToolCallRequest } from "../domain/tools.ts";
+import { endEntry, type JournalEnd } from "./journal-store.ts";
+import { keepOutput } from "./output-store.ts";
+import { storable } from "./storable.ts";
 
 /** What happened must be written also when the caller has left, so this has a time of its own. */
 const WRITE_WITHIN_MS = 10_000;
@@ -19,15 +22,19 @@ export class ToolCallStore {
     this.#database = database;
   }
 
-  /** Writes an execution and its audit row in one transaction. */
-  async record(call: Call, request: ToolCallRequest, executed: ExecutedCall): Promise<void> {
+  /**
+   * Writes an execution, its audit row, its whole output where that is kept, and what its entry in the journal becomes, in
+   * one transaction. False when others have given up on that entry.
+   */
+  async record(call: Call, request: ToolCallRequest, executed: ExecutedCall, end?: JournalEnd): Promise<boolean> {
     const { tool, runId, sessionId, agentId, callId } = request;
-    const { outcome, result, durationMs } = executed;
+    const { outcome, result, durationMs, afterwards } = executed;
+    const { whole } = afterwards ?? result;
     const args = maskJson(executed.args ?? null);
     const resultLength = lengthOf(result);
     const duration = Math.round(durationMs);
     const options = { signal: AbortSignal.timeout(WRITE_WITHIN_MS), deadline: Date.now() + WRITE_WITHIN_MS };
-    await this.#database.tenant(
+    return this.#database.tenant(
       call.principal.tenantId,
       async (tx) => {
         await tx.execute(
@@ -46,20 +53,22 @@ export class ToolCallStore {
           ],
         );
         await audit(tx, "tool", call, {
-          type: "tool.called",
+          type: auditType(outcome),
           resource: tool,
           sessionId: storable(sessionId),
           details: { run_id: runId, call_id: callId, agent_id: agentId, outcome, arguments: args },
           resultLength,
           durationMs,
         });
+        if (whole !== undefined && sessionId !== "") await keepOutput(tx, request, whole);
+        return end === undefined || endEntry(tx, end);
       },
       options,
     );
   }
 }
 
-/** Ids are the caller's text; one with U+0000 must not make an execution vanish from the log. */
-function storable(id: string): string {
-  return id.replaceAll("\0", "\ufffd");
+function auditType(outcome: Outcome): string {
+  if (outcome === "permission_denied") return "tool.denied";
+  return outcome === "replayed" || outcome === "unknown" ? "tool.repeated" : "tool.called";
 }

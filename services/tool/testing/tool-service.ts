@@ -18,8 +18,7 @@ import {
   type ServiceUnderTestOptions,
   serviceUnderTest,
 } from "#platform/testing/service-under-test.ts";
-import type { CodeTool } from "../domain/define-tool.ts";
-import { toolModule } from "../index.ts";
+import { type ToolModuleOptions, toolModule } from "../index.ts";
 
 type AskedCall = Omit<MessageInitShape<typeof ExecuteToolRequestSchema>, "$typeName">;
 
@@ -46,9 +45,9 @@ export interface Executed {
 }
 
 /** The tool service, started, with further tools beside its own. */
-export async function openTools(options: ServiceUnderTestOptions & { tools?: readonly CodeTool[] }) {
+export async function openTools(options: ServiceUnderTestOptions & ToolModuleOptions) {
   const values = { tool: { abandon_after: "100ms" }, ...options.values };
-  const service = await serviceUnderTest(toolModule(options.tools), { ...options, values });
+  const service = await serviceUnderTest(toolModule(options), { ...options, values });
   const tools = service.client(ToolService);
   const execution = service.client(ToolExecutionService);
   return {

@@ -1,5 +1,6 @@
 import {
   create,
+  createRegistry,
   type DescMessage,
   type DescMethod,
   fromBinary,
@@ -10,6 +11,7 @@ import {
   toJson,
 } from "@bufbuild/protobuf";
 import { Code } from "@connectrpc/connect";
+import { file_google_rpc_error_details } from "#gen/google/rpc/error_details_pb.ts";
 import { envelope } from "./envelope.ts";
 import type { WireRequest } from "./h2-client.ts";
 import { restRoute } from "./methods.ts";
@@ -98,9 +100,12 @@ export function messageOf(desc: DescMessage, json: JsonObject): Message {
   return json === undefined ? create(desc) : fromJson(desc, json);
 }
 
+/** What the error of a run may hold. */
+const registry = createRegistry(file_google_rpc_error_details);
+
 /** A message of the wire as JSON. */
 export function jsonOf(desc: DescMessage, bytes: Uint8Array): JsonObject {
-  return toJson(desc, fromBinary(desc, bytes), { useProtoFieldName: true }) as JsonObject;
+  return toJson(desc, fromBinary(desc, bytes), { useProtoFieldName: true, registry }) as JsonObject;
 }
 
 /** `NOT_FOUND` for Connect's `not_found`, gRPC's 5 and google.rpc's `NOT_FOUND`. */

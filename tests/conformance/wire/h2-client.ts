@@ -17,6 +17,9 @@ export interface WireAnswer {
   readonly end: "whole" | "left" | "broken";
 }
 
+/** Node's client refuses the answers of a session on which more than this waits to be sent. */
+const MEMORY_MB = 1_000;
+
 const NOTHING: WireAnswer = { status: 0, headers: {}, trailers: {}, body: Buffer.alloc(0), end: "broken" };
 
 /** Connections by cleartext HTTP/2 to one place, with a bounded number of calls at a time on each. */
@@ -24,10 +27,16 @@ export class H2Client implements AsyncDisposable {
   readonly #baseUrl: string;
   readonly #sessions: (ClientHttp2Session | undefined)[];
   #next = 0;
+  #connected = 0;
 
   constructor(baseUrl: string, connections = 2) {
     this.#baseUrl = baseUrl;
     this.#sessions = Array.from({ length: connections }, () => undefined);
+  }
+
+  /** Connections that were begun so far: more than there are at a time when one of them ended. */
+  get connected(): number {
+    return this.#connected;
   }
 
   /** Never rejects: an answer that does not come is `broken`. Leaves after `quietMs` without a byte. */
@@ -77,7 +86,8 @@ export class H2Client implements AsyncDisposable {
   #session(index: number): ClientHttp2Session {
     const known = this.#sessions[index];
     if (known !== undefined && !known.closed && !known.destroyed) return known;
-    const session = connect(this.#baseUrl);
+    const session = connect(this.#baseUrl, { maxSessionMemory: MEMORY_MB });
+    this.#connected += 1;
     session.on("error", () => {});
     this.#sessions[index] = session;
     return session;

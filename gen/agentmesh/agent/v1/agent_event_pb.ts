@@ -24,7 +24,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file agentmesh/agent/v1/agent_event.proto.
  */
 export const file_agentmesh_agent_v1_agent_event: GenFile = /*@__PURE__*/
-  fileDesc("CiRhZ2VudG1lc2gvYWdlbnQvdjEvYWdlbnRfZXZlbnQucHJvdG8SEmFnZW50bWVzaC5hZ2VudC52MSLPCwoKQWdlbnRFdmVudBIQCghldmVudF9pZBgBIAEoCRIOCgZydW5faWQYAiABKAkSCwoDc2VxGAMgASgDEhIKCnNlc3Npb25faWQYBCABKAkSEAoIYWdlbnRfaWQYBSABKAkSLwoLb2NjdXJyZWRfYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBHR5cGUYByABKAkSDwoHaXRlbV9pZBgIIAEoCRIWCg5wYXJlbnRfaXRlbV9pZBgJIAEoCRIwCglyZXRlbnRpb24YCiABKA4yHS5hZ2VudG1lc2guYWdlbnQudjEuUmV0ZW50aW9uEhcKD211c3RfdW5kZXJzdGFuZBgLIAEoCBIQCghwcmV2X3NlcRgMIAEoAxI1CgtydW5fc3RhcnRlZBgQIAEoCzIeLmFnZW50bWVzaC5hZ2VudC52MS5SdW5TdGFydGVkSAASOQoNcnVuX2NvbXBsZXRlZBgTIAEoCzIgLmFnZW50bWVzaC5hZ2VudC52MS5SdW5Db21wbGV0ZWRIABIzCgpydW5fZmFpbGVkGBQgASgLMh0uYWdlbnRtZXNoLmFnZW50LnYxLlJ1bkZhaWxlZEgAEjkKDXJ1bl9jYW5jZWxsZWQYFSABKAsyIC5hZ2VudG1lc2guYWdlbnQudjEuUnVuQ2FuY2VsbGVkSAASNwoMc3RlcF9zdGFydGVkGBggASgLMh8uYWdlbnRtZXNoLmFnZW50LnYxLlN0ZXBTdGFydGVkSAASOwoOc3RlcF9jb21wbGV0ZWQYGSABKAsyIS5hZ2VudG1lc2guYWdlbnQudjEuU3RlcENvbXBsZXRlZEgAEj0KD21lc3NhZ2Vfc3RhcnRlZBgcIAEoCzIiLmFnZW50bWVzaC5hZ2VudC52MS5NZXNzYWdlU3RhcnRlZEgAEjMKCnRleHRfZGVsdGEYHSABKAsyHS5hZ2VudG1lc2guYWdlbnQudjEuVGV4dERlbHRhSAASQQoRbWVzc2FnZV9jb21wbGV0ZWQYHiABKAsyJC5hZ2VudG1lc2guYWdlbnQudjEuTWVzc2FnZUNvbXBsZXRlZEgAEjsKDml0ZW1fZGlzY2FyZGVkGB8gASgLMiEuYWdlbnRtZXNoLmFnZW50LnYxLkl0ZW1EaXNjYXJkZWRIABI9Cg9yZWFzb25pbmdfZGVsdGEYIiABKAsyIi5hZ2VudG1lc2guYWdlbnQudjEuUmVhc29uaW5nRGVsdGFIABJFChNyZWFzb25pbmdfY29tcGxldGVkGCMgASgLMiYuYWdlbnRtZXNoLmFnZW50LnYxLlJlYXNvbmluZ0NvbXBsZXRlZEgAEkAKEXRvb2xfY2FsbF9zdGFydGVkGCYgASgLMiMuYWdlbnRtZXNoLmFnZW50LnYxLlRvb2xDYWxsU3RhcnRlZEgAEk8KGXRvb2xfY2FsbF9hcmd1bWVudHNfZGVsdGEYJyABKAsyKi5hZ2VudG1lc2guYWdlbnQudjEuVG9vbENhbGxBcmd1bWVudHNEZWx0YUgAEkQKE3Rvb2xfY2FsbF9yZXF1ZXN0ZWQYKCABKAsyJS5hZ2VudG1lc2guYWdlbnQudjEuVG9vbENhbGxSZXF1ZXN0ZWRIABJCChJ0b29sX2NhbGxfcHJvZ3Jlc3MYKSABKAsyJC5hZ2VudG1lc2guYWdlbnQudjEuVG9vbENhbGxQcm9ncmVzc0gAEkQKE3Rvb2xfY2FsbF9jb21wbGV0ZWQYKiABKAsyJS5hZ2VudG1lc2guYWdlbnQudjEuVG9vbENhbGxDb21wbGV0ZWRIABI5Cg11c2FnZV91cGRhdGVkGDIgASgLMiAuYWdlbnRtZXNoLmFnZW50LnYxLlVzYWdlVXBkYXRlZEgAEiwKBm5vdGljZRg2IAEoCzIaLmFnZW50bWVzaC5hZ2VudC52MS5Ob3RpY2VIAEIJCgdwYXlsb2FkIkwKClJ1blN0YXJ0ZWQSGAoQaW5wdXRfbWVzc2FnZV9pZBgBIAEoCRIVCg1hZ2VudF92ZXJzaW9uGAIgASgFEg0KBW1vZGVsGAMgASgJIoMBCgxSdW5Db21wbGV0ZWQSLwoHb3V0Y29tZRgBIAEoDjIeLmFnZW50bWVzaC5hZ2VudC52MS5SdW5PdXRjb21lEhAKCHJlc3BvbnNlGAIgASgJEjAKBXVzYWdlGAMgASgLMiEuYWdlbnRtZXNoLmNvbW1vbi52MS5Vc2FnZVN1bW1hcnkikAEKCVJ1bkZhaWxlZBIhCgVlcnJvchgBIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzEi4KBXJldHJ5GAIgASgOMh8uYWdlbnRtZXNoLmFnZW50LnYxLlJldHJ5QWR2aWNlEjAKBXVzYWdlGAMgASgLMiEuYWdlbnRtZXNoLmNvbW1vbi52MS5Vc2FnZVN1bW1hcnkiTwoMUnVuQ2FuY2VsbGVkEg0KBWNhdXNlGAEgASgJEjAKBXVzYWdlGAIgASgLMiEuYWdlbnRtZXNoLmNvbW1vbi52MS5Vc2FnZVN1bW1hcnkiPAoLU3RlcFN0YXJ0ZWQSDAoEc3RlcBgBIAEoBRIQCghwcm92aWRlchgCIAEoCRINCgVtb2RlbBgDIAEoCSJkCg1TdGVwQ29tcGxldGVkEgwKBHN0ZXAYASABKAUSFQoNZmluaXNoX3JlYXNvbhgCIAEoCRIuCgV1c2FnZRgDIAEoCzIfLmFnZW50bWVzaC5jb21tb24udjEuTW9kZWxVc2FnZSI/Cg5NZXNzYWdlU3RhcnRlZBItCgRyb2xlGAEgASgOMh8uYWdlbnRtZXNoLmFnZW50LnYxLk1lc3NhZ2VSb2xlIikKCVRleHREZWx0YRIOCgZvZmZzZXQYASABKAMSDAoEdGV4dBgCIAEoCSJDChBNZXNzYWdlQ29tcGxldGVkEi8KBXBhcnRzGAEgAygLMiAuYWdlbnRtZXNoLmNvbW1vbi52MS5Db250ZW50UGFydCIsCg1JdGVtRGlzY2FyZGVkEgwKBHN0ZXAYASABKAUSDQoFY2F1c2UYAiABKAkiLgoOUmVhc29uaW5nRGVsdGESDgoGb2Zmc2V0GAEgASgDEgwKBHRleHQYAiABKAkiIgoSUmVhc29uaW5nQ29tcGxldGVkEgwKBHRleHQYASABKAkiHwoPVG9vbENhbGxTdGFydGVkEgwKBHRvb2wYASABKAkiPwoWVG9vbENhbGxBcmd1bWVudHNEZWx0YRIOCgZvZmZzZXQYASABKAMSFQoNanNvbl9mcmFnbWVudBgCIAEoCSKBAQoRVG9vbENhbGxSZXF1ZXN0ZWQSDAoEdG9vbBgBIAEoCRIWCg5hcmd1bWVudHNfanNvbhgCIAEoCRIYChBhcmd1bWVudHNfc2hhMjU2GAMgASgJEiwKBHJpc2sYBCABKA4yHi5hZ2VudG1lc2guY29tbW9uLnYxLlJpc2tDbGFzcyI1ChBUb29sQ2FsbFByb2dyZXNzEg8KB21lc3NhZ2UYASABKAkSEAoIZnJhY3Rpb24YAiABKAEilAEKEVRvb2xDYWxsQ29tcGxldGVkEgwKBHRvb2wYASABKAkSMQoHY29udGVudBgCIAMoCzIgLmFnZW50bWVzaC5jb21tb24udjEuQ29udGVudFBhcnQSFwoPc3RydWN0dXJlZF9qc29uGAMgASgJEhAKCGlzX2Vycm9yGAQgASgIEhMKC2R1cmF0aW9uX21zGAUgASgDIkAKDFVzYWdlVXBkYXRlZBIwCgV1c2FnZRgBIAEoCzIhLmFnZW50bWVzaC5jb21tb24udjEuVXNhZ2VTdW1tYXJ5Ir0BCgZOb3RpY2USDgoGcmVhc29uGAEgASgJEg8KB21lc3NhZ2UYAiABKAkSNAoFZmFjdHMYAyADKAsyJS5hZ2VudG1lc2guYWdlbnQudjEuTm90aWNlLkZhY3RzRW50cnkSLgoFcmV0cnkYBCABKA4yHy5hZ2VudG1lc2guYWdlbnQudjEuUmV0cnlBZHZpY2UaLAoKRmFjdHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBKlYKCVJldGVudGlvbhIZChVSRVRFTlRJT05fVU5TUEVDSUZJRUQQABIVChFSRVRFTlRJT05fRFVSQUJMRRABEhcKE1JFVEVOVElPTl9UUkFOU0lFTlQQAip9CgtSZXRyeUFkdmljZRIcChhSRVRSWV9BRFZJQ0VfVU5TUEVDSUZJRUQQABIZChVSRVRSWV9BRFZJQ0VfUkVUUllJTkcQARIaChZSRVRSWV9BRFZJQ0VfRVhIQVVTVEVEEAISGQoVUkVUUllfQURWSUNFX1RFUk1JTkFMEANiBnByb3RvMw", [file_agentmesh_agent_v1_run, file_agentmesh_common_v1_content, file_agentmesh_common_v1_risk, file_agentmesh_common_v1_usage, file_google_protobuf_timestamp, file_google_rpc_status]);
+  fileDesc("CiRhZ2VudG1lc2gvYWdlbnQvdjEvYWdlbnRfZXZlbnQucHJvdG8SEmFnZW50bWVzaC5hZ2VudC52MSKHDgoKQWdlbnRFdmVudBIQCghldmVudF9pZBgBIAEoCRIOCgZydW5faWQYAiABKAkSCwoDc2VxGAMgASgDEhIKCnNlc3Npb25faWQYBCABKAkSEAoIYWdlbnRfaWQYBSABKAkSLwoLb2NjdXJyZWRfYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBHR5cGUYByABKAkSDwoHaXRlbV9pZBgIIAEoCRIWCg5wYXJlbnRfaXRlbV9pZBgJIAEoCRIwCglyZXRlbnRpb24YCiABKA4yHS5hZ2VudG1lc2guYWdlbnQudjEuUmV0ZW50aW9uEhcKD211c3RfdW5kZXJzdGFuZBgLIAEoCBIQCghwcmV2X3NlcRgMIAEoAxI1CgtydW5fc3RhcnRlZBgQIAEoCzIeLmFnZW50bWVzaC5hZ2VudC52MS5SdW5TdGFydGVkSAASNQoLcnVuX3Jlc3VtZWQYEiABKAsyHi5hZ2VudG1lc2guYWdlbnQudjEuUnVuUmVzdW1lZEgAEjkKDXJ1bl9jb21wbGV0ZWQYEyABKAsyIC5hZ2VudG1lc2guYWdlbnQudjEuUnVuQ29tcGxldGVkSAASMwoKcnVuX2ZhaWxlZBgUIAEoCzIdLmFnZW50bWVzaC5hZ2VudC52MS5SdW5GYWlsZWRIABI5Cg1ydW5fY2FuY2VsbGVkGBUgASgLMiAuYWdlbnRtZXNoLmFnZW50LnYxLlJ1bkNhbmNlbGxlZEgAEjcKDHN0ZXBfc3RhcnRlZBgYIAEoCzIfLmFnZW50bWVzaC5hZ2VudC52MS5TdGVwU3RhcnRlZEgAEjsKDnN0ZXBfY29tcGxldGVkGBkgASgLMiEuYWdlbnRtZXNoLmFnZW50LnYxLlN0ZXBDb21wbGV0ZWRIABI9Cg9tZXNzYWdlX3N0YXJ0ZWQYHCABKAsyIi5hZ2VudG1lc2guYWdlbnQudjEuTWVzc2FnZVN0YXJ0ZWRIABIzCgp0ZXh0X2RlbHRhGB0gASgLMh0uYWdlbnRtZXNoLmFnZW50LnYxLlRleHREZWx0YUgAEkEKEW1lc3NhZ2VfY29tcGxldGVkGB4gASgLMiQuYWdlbnRtZXNoLmFnZW50LnYxLk1lc3NhZ2VDb21wbGV0ZWRIABI7Cg5pdGVtX2Rpc2NhcmRlZBgfIAEoCzIhLmFnZW50bWVzaC5hZ2VudC52MS5JdGVtRGlzY2FyZGVkSAASPQoPcmVhc29uaW5nX2RlbHRhGCIgASgLMiIuYWdlbnRtZXNoLmFnZW50LnYxLlJlYXNvbmluZ0RlbHRhSAASRQoTcmVhc29uaW5nX2NvbXBsZXRlZBgjIAEoCzImLmFnZW50bWVzaC5hZ2VudC52MS5SZWFzb25pbmdDb21wbGV0ZWRIABJAChF0b29sX2NhbGxfc3RhcnRlZBgmIAEoCzIjLmFnZW50bWVzaC5hZ2VudC52MS5Ub29sQ2FsbFN0YXJ0ZWRIABJPChl0b29sX2NhbGxfYXJndW1lbnRzX2RlbHRhGCcgASgLMiouYWdlbnRtZXNoLmFnZW50LnYxLlRvb2xDYWxsQXJndW1lbnRzRGVsdGFIABJEChN0b29sX2NhbGxfcmVxdWVzdGVkGCggASgLMiUuYWdlbnRtZXNoLmFnZW50LnYxLlRvb2xDYWxsUmVxdWVzdGVkSAASQgoSdG9vbF9jYWxsX3Byb2dyZXNzGCkgASgLMiQuYWdlbnRtZXNoLmFnZW50LnYxLlRvb2xDYWxsUHJvZ3Jlc3NIABJEChN0b29sX2NhbGxfY29tcGxldGVkGCogASgLMiUuYWdlbnRtZXNoLmFnZW50LnYxLlRvb2xDYWxsQ29tcGxldGVkSAASOQoNdXNhZ2VfdXBkYXRlZBgyIAEoCzIgLmFnZW50bWVzaC5hZ2VudC52MS5Vc2FnZVVwZGF0ZWRIABJAChFtb2RlbF9jYWxsX2Jvb2tlZBgzIAEoCzIjLmFnZW50bWVzaC5hZ2VudC52MS5Nb2RlbENhbGxCb29rZWRIABJBChFjb250ZXh0X2NvbXBhY3RlZBg0IAEoCzIkLmFnZW50bWVzaC5hZ2VudC52MS5Db250ZXh0Q29tcGFjdGVkSAASRgoUdG9vbF9vdXRwdXRzX2V2aWN0ZWQYNSABKAsyJi5hZ2VudG1lc2guYWdlbnQudjEuVG9vbE91dHB1dHNFdmljdGVkSAASLAoGbm90aWNlGDYgASgLMhouYWdlbnRtZXNoLmFnZW50LnYxLk5vdGljZUgAEjIKCWVzY2FsYXRlZBg3IAEoCzIdLmFnZW50bWVzaC5hZ2VudC52MS5Fc2NhbGF0ZWRIAEIJCgdwYXlsb2FkIkwKClJ1blN0YXJ0ZWQSGAoQaW5wdXRfbWVzc2FnZV9pZBgBIAEoCRIVCg1hZ2VudF92ZXJzaW9uGAIgASgFEg0KBW1vZGVsGAMgASgJIiwKClJ1blJlc3VtZWQSDQoFY2F1c2UYASABKAkSDwoHYXR0ZW1wdBgCIAEoBSKDAQoMUnVuQ29tcGxldGVkEi8KB291dGNvbWUYASABKA4yHi5hZ2VudG1lc2guYWdlbnQudjEuUnVuT3V0Y29tZRIQCghyZXNwb25zZRgCIAEoCRIwCgV1c2FnZRgDIAEoCzIhLmFnZW50bWVzaC5jb21tb24udjEuVXNhZ2VTdW1tYXJ5IpABCglSdW5GYWlsZWQSIQoFZXJyb3IYASABKAsyEi5nb29nbGUucnBjLlN0YXR1cxIuCgVyZXRyeRgCIAEoDjIfLmFnZW50bWVzaC5hZ2VudC52MS5SZXRyeUFkdmljZRIwCgV1c2FnZRgDIAEoCzIhLmFnZW50bWVzaC5jb21tb24udjEuVXNhZ2VTdW1tYXJ5Ik8KDFJ1bkNhbmNlbGxlZBINCgVjYXVzZRgBIAEoCRIwCgV1c2FnZRgCIAEoCzIhLmFnZW50bWVzaC5jb21tb24udjEuVXNhZ2VTdW1tYXJ5IjwKC1N0ZXBTdGFydGVkEgwKBHN0ZXAYASABKAUSEAoIcHJvdmlkZXIYAiABKAkSDQoFbW9kZWwYAyABKAkiZAoNU3RlcENvbXBsZXRlZBIMCgRzdGVwGAEgASgFEhUKDWZpbmlzaF9yZWFzb24YAiABKAkSLgoFdXNhZ2UYAyABKAsyHy5hZ2VudG1lc2guY29tbW9uLnYxLk1vZGVsVXNhZ2UiPwoOTWVzc2FnZVN0YXJ0ZWQSLQoEcm9sZRgBIAEoDjIfLmFnZW50bWVzaC5hZ2VudC52MS5NZXNzYWdlUm9sZSIpCglUZXh0RGVsdGESDgoGb2Zmc2V0GAEgASgDEgwKBHRleHQYAiABKAkiQwoQTWVzc2FnZUNvbXBsZXRlZBIvCgVwYXJ0cxgBIAMoCzIgLmFnZW50bWVzaC5jb21tb24udjEuQ29udGVudFBhcnQiLAoNSXRlbURpc2NhcmRlZBIMCgRzdGVwGAEgASgFEg0KBWNhdXNlGAIgASgJIi4KDlJlYXNvbmluZ0RlbHRhEg4KBm9mZnNldBgBIAEoAxIMCgR0ZXh0GAIgASgJIiIKElJlYXNvbmluZ0NvbXBsZXRlZBIMCgR0ZXh0GAEgASgJIh8KD1Rvb2xDYWxsU3RhcnRlZBIMCgR0b29sGAEgASgJIj8KFlRvb2xDYWxsQXJndW1lbnRzRGVsdGESDgoGb2Zmc2V0GAEgASgDEhUKDWpzb25fZnJhZ21lbnQYAiABKAkigQEKEVRvb2xDYWxsUmVxdWVzdGVkEgwKBHRvb2wYASABKAkSFgoOYXJndW1lbnRzX2pzb24YAiABKAkSGAoQYXJndW1lbnRzX3NoYTI1NhgDIAEoCRIsCgRyaXNrGAQgASgOMh4uYWdlbnRtZXNoLmNvbW1vbi52MS5SaXNrQ2xhc3MiNQoQVG9vbENhbGxQcm9ncmVzcxIPCgdtZXNzYWdlGAEgASgJEhAKCGZyYWN0aW9uGAIgASgBIpQBChFUb29sQ2FsbENvbXBsZXRlZBIMCgR0b29sGAEgASgJEjEKB2NvbnRlbnQYAiADKAsyIC5hZ2VudG1lc2guY29tbW9uLnYxLkNvbnRlbnRQYXJ0EhcKD3N0cnVjdHVyZWRfanNvbhgDIAEoCRIQCghpc19lcnJvchgEIAEoCBITCgtkdXJhdGlvbl9tcxgFIAEoAyJACgxVc2FnZVVwZGF0ZWQSMAoFdXNhZ2UYASABKAsyIS5hZ2VudG1lc2guY29tbW9uLnYxLlVzYWdlU3VtbWFyeSKbAQoPTW9kZWxDYWxsQm9va2VkEhAKCGVudHJ5X2lkGAEgASgJEjUKB3B1cnBvc2UYAiABKA4yJC5hZ2VudG1lc2guYWdlbnQudjEuTW9kZWxDYWxsUHVycG9zZRIuCgV1c2FnZRgDIAEoCzIfLmFnZW50bWVzaC5jb21tb24udjEuTW9kZWxVc2FnZRIPCgdhYm9ydGVkGAQgASgIIoEBChBDb250ZXh0Q29tcGFjdGVkEg8KB3N1bW1hcnkYASABKAkSEAoIbWVzc2FnZXMYAiABKAUSHQoVZmlyc3Rfa2VwdF9tZXNzYWdlX2lkGAMgASgJEhUKDXRva2Vuc19iZWZvcmUYBCABKAMSFAoMdG9rZW5zX2FmdGVyGAUgASgDIjwKElRvb2xPdXRwdXRzRXZpY3RlZBIQCghjYWxsX2lkcxgBIAMoCRIUCgx0b2tlbnNfc2F2ZWQYAiABKAMiLQoJRXNjYWxhdGVkEg4KBnJlYXNvbhgBIAEoCRIQCghwcmlvcml0eRgCIAEoCSK9AQoGTm90aWNlEg4KBnJlYXNvbhgBIAEoCRIPCgdtZXNzYWdlGAIgASgJEjQKBWZhY3RzGAMgAygLMiUuYWdlbnRtZXNoLmFnZW50LnYxLk5vdGljZS5GYWN0c0VudHJ5Ei4KBXJldHJ5GAQgASgOMh8uYWdlbnRtZXNoLmFnZW50LnYxLlJldHJ5QWR2aWNlGiwKCkZhY3RzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASpWCglSZXRlbnRpb24SGQoVUkVURU5USU9OX1VOU1BFQ0lGSUVEEAASFQoRUkVURU5USU9OX0RVUkFCTEUQARIXChNSRVRFTlRJT05fVFJBTlNJRU5UEAIqfQoLUmV0cnlBZHZpY2USHAoYUkVUUllfQURWSUNFX1VOU1BFQ0lGSUVEEAASGQoVUkVUUllfQURWSUNFX1JFVFJZSU5HEAESGgoWUkVUUllfQURWSUNFX0VYSEFVU1RFRBACEhkKFVJFVFJZX0FEVklDRV9URVJNSU5BTBADKrMBChBNb2RlbENhbGxQdXJwb3NlEiIKHk1PREVMX0NBTExfUFVSUE9TRV9VTlNQRUNJRklFRBAAEhsKF01PREVMX0NBTExfUFVSUE9TRV9UVVJOEAESHgoaTU9ERUxfQ0FMTF9QVVJQT1NFX1NVTU1BUlkQAhIcChhNT0RFTF9DQUxMX1BVUlBPU0VfVElUTEUQAxIgChxNT0RFTF9DQUxMX1BVUlBPU0VfU1VCX0FHRU5UEARiBnByb3RvMw", [file_agentmesh_agent_v1_run, file_agentmesh_common_v1_content, file_agentmesh_common_v1_risk, file_agentmesh_common_v1_usage, file_google_protobuf_timestamp, file_google_rpc_status]);
 
 /**
  * One event of a run. The envelope alone lets a reader order, resume, filter and forward events whose payload it does not
@@ -132,6 +132,14 @@ export type AgentEvent = Message<"agentmesh.agent.v1.AgentEvent"> & {
      */
     value: RunStarted;
     case: "runStarted";
+  } | {
+    /**
+     * Another process goes on with the run, whose owner was lost. What was shown of an open step is void.
+     *
+     * @generated from field: agentmesh.agent.v1.RunResumed run_resumed = 18;
+     */
+    value: RunResumed;
+    case: "runResumed";
   } | {
     /**
      * The run ended with a result. Terminal.
@@ -270,12 +278,44 @@ export type AgentEvent = Message<"agentmesh.agent.v1.AgentEvent"> & {
     case: "usageUpdated";
   } | {
     /**
+     * Transient: a model call ended and was booked.
+     *
+     * @generated from field: agentmesh.agent.v1.ModelCallBooked model_call_booked = 51;
+     */
+    value: ModelCallBooked;
+    case: "modelCallBooked";
+  } | {
+    /**
+     * Older messages were summarised: the model no longer sees them as they were. They stay stored and readable.
+     *
+     * @generated from field: agentmesh.agent.v1.ContextCompacted context_compacted = 52;
+     */
+    value: ContextCompacted;
+    case: "contextCompacted";
+  } | {
+    /**
+     * Old outputs of tools were replaced by placeholders in what the model sees. They stay readable.
+     *
+     * @generated from field: agentmesh.agent.v1.ToolOutputsEvicted tool_outputs_evicted = 53;
+     */
+    value: ToolOutputsEvicted;
+    case: "toolOutputsEvicted";
+  } | {
+    /**
      * Something that the reader may want to know and that does not end the run.
      *
      * @generated from field: agentmesh.agent.v1.Notice notice = 54;
      */
     value: Notice;
     case: "notice";
+  } | {
+    /**
+     * The agent handed the conversation to people; the session is marked.
+     *
+     * @generated from field: agentmesh.agent.v1.Escalated escalated = 55;
+     */
+    value: Escalated;
+    case: "escalated";
   } | { case: undefined; value?: undefined };
 };
 
@@ -322,6 +362,34 @@ export const RunStartedSchema: GenMessage<RunStarted> = /*@__PURE__*/
   messageDesc(file_agentmesh_agent_v1_agent_event, 1);
 
 /**
+ * The run goes on in another process.
+ *
+ * @generated from message agentmesh.agent.v1.RunResumed
+ */
+export type RunResumed = Message<"agentmesh.agent.v1.RunResumed"> & {
+  /**
+   * Why, as a machine-readable word: "owner_lost".
+   *
+   * @generated from field: string cause = 1;
+   */
+  cause: string;
+
+  /**
+   * Which attempt this is, from 2.
+   *
+   * @generated from field: int32 attempt = 2;
+   */
+  attempt: number;
+};
+
+/**
+ * Describes the message agentmesh.agent.v1.RunResumed.
+ * Use `create(RunResumedSchema)` to create a new message.
+ */
+export const RunResumedSchema: GenMessage<RunResumed> = /*@__PURE__*/
+  messageDesc(file_agentmesh_agent_v1_agent_event, 2);
+
+/**
  * The run ended with a result.
  *
  * @generated from message agentmesh.agent.v1.RunCompleted
@@ -354,7 +422,7 @@ export type RunCompleted = Message<"agentmesh.agent.v1.RunCompleted"> & {
  * Use `create(RunCompletedSchema)` to create a new message.
  */
 export const RunCompletedSchema: GenMessage<RunCompleted> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 2);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 3);
 
 /**
  * The run ended by a failure.
@@ -389,7 +457,7 @@ export type RunFailed = Message<"agentmesh.agent.v1.RunFailed"> & {
  * Use `create(RunFailedSchema)` to create a new message.
  */
 export const RunFailedSchema: GenMessage<RunFailed> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 3);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 4);
 
 /**
  * The run was cancelled.
@@ -417,7 +485,7 @@ export type RunCancelled = Message<"agentmesh.agent.v1.RunCancelled"> & {
  * Use `create(RunCancelledSchema)` to create a new message.
  */
 export const RunCancelledSchema: GenMessage<RunCancelled> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 4);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 5);
 
 /**
  * A turn of the model began.
@@ -452,7 +520,7 @@ export type StepStarted = Message<"agentmesh.agent.v1.StepStarted"> & {
  * Use `create(StepStartedSchema)` to create a new message.
  */
 export const StepStartedSchema: GenMessage<StepStarted> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 5);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 6);
 
 /**
  * A turn of the model ended; all its items are stored.
@@ -487,7 +555,7 @@ export type StepCompleted = Message<"agentmesh.agent.v1.StepCompleted"> & {
  * Use `create(StepCompletedSchema)` to create a new message.
  */
 export const StepCompletedSchema: GenMessage<StepCompleted> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 6);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 7);
 
 /**
  * A message began.
@@ -508,7 +576,7 @@ export type MessageStarted = Message<"agentmesh.agent.v1.MessageStarted"> & {
  * Use `create(MessageStartedSchema)` to create a new message.
  */
 export const MessageStartedSchema: GenMessage<MessageStarted> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 7);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 8);
 
 /**
  * A piece of a message's text.
@@ -536,7 +604,7 @@ export type TextDelta = Message<"agentmesh.agent.v1.TextDelta"> & {
  * Use `create(TextDeltaSchema)` to create a new message.
  */
 export const TextDeltaSchema: GenMessage<TextDelta> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 8);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 9);
 
 /**
  * A message is complete.
@@ -557,7 +625,7 @@ export type MessageCompleted = Message<"agentmesh.agent.v1.MessageCompleted"> & 
  * Use `create(MessageCompletedSchema)` to create a new message.
  */
 export const MessageCompletedSchema: GenMessage<MessageCompleted> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 9);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 10);
 
 /**
  * What was shown of an item is void: the model call broke off and was asked again, or the owner of the run died.
@@ -573,7 +641,7 @@ export type ItemDiscarded = Message<"agentmesh.agent.v1.ItemDiscarded"> & {
   step: number;
 
   /**
-   * Why, as a machine-readable word: "model_retry", "owner_lost", "cancelled".
+   * Why, as a machine-readable word: "model_retry", "model_failed", "owner_lost", "cancelled", "not_executed", "not_begun", "not_stored".
    *
    * @generated from field: string cause = 2;
    */
@@ -585,7 +653,7 @@ export type ItemDiscarded = Message<"agentmesh.agent.v1.ItemDiscarded"> & {
  * Use `create(ItemDiscardedSchema)` to create a new message.
  */
 export const ItemDiscardedSchema: GenMessage<ItemDiscarded> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 10);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 11);
 
 /**
  * A piece of the model's reasoning summary.
@@ -613,7 +681,7 @@ export type ReasoningDelta = Message<"agentmesh.agent.v1.ReasoningDelta"> & {
  * Use `create(ReasoningDeltaSchema)` to create a new message.
  */
 export const ReasoningDeltaSchema: GenMessage<ReasoningDelta> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 11);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 12);
 
 /**
  * A reasoning item is complete.
@@ -634,7 +702,7 @@ export type ReasoningCompleted = Message<"agentmesh.agent.v1.ReasoningCompleted"
  * Use `create(ReasoningCompletedSchema)` to create a new message.
  */
 export const ReasoningCompletedSchema: GenMessage<ReasoningCompleted> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 12);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 13);
 
 /**
  * The model began a tool call.
@@ -655,7 +723,7 @@ export type ToolCallStarted = Message<"agentmesh.agent.v1.ToolCallStarted"> & {
  * Use `create(ToolCallStartedSchema)` to create a new message.
  */
 export const ToolCallStartedSchema: GenMessage<ToolCallStarted> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 13);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 14);
 
 /**
  * A piece of a tool call's arguments.
@@ -683,7 +751,7 @@ export type ToolCallArgumentsDelta = Message<"agentmesh.agent.v1.ToolCallArgumen
  * Use `create(ToolCallArgumentsDeltaSchema)` to create a new message.
  */
 export const ToolCallArgumentsDeltaSchema: GenMessage<ToolCallArgumentsDelta> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 14);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 15);
 
 /**
  * A tool call is complete and about to be executed.
@@ -725,7 +793,7 @@ export type ToolCallRequested = Message<"agentmesh.agent.v1.ToolCallRequested"> 
  * Use `create(ToolCallRequestedSchema)` to create a new message.
  */
 export const ToolCallRequestedSchema: GenMessage<ToolCallRequested> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 15);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 16);
 
 /**
  * A tool reports progress.
@@ -753,7 +821,7 @@ export type ToolCallProgress = Message<"agentmesh.agent.v1.ToolCallProgress"> & 
  * Use `create(ToolCallProgressSchema)` to create a new message.
  */
 export const ToolCallProgressSchema: GenMessage<ToolCallProgress> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 16);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 17);
 
 /**
  * The tool answered.
@@ -802,7 +870,7 @@ export type ToolCallCompleted = Message<"agentmesh.agent.v1.ToolCallCompleted"> 
  * Use `create(ToolCallCompletedSchema)` to create a new message.
  */
 export const ToolCallCompletedSchema: GenMessage<ToolCallCompleted> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 17);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 18);
 
 /**
  * Tokens used so far in this run.
@@ -823,7 +891,154 @@ export type UsageUpdated = Message<"agentmesh.agent.v1.UsageUpdated"> & {
  * Use `create(UsageUpdatedSchema)` to create a new message.
  */
 export const UsageUpdatedSchema: GenMessage<UsageUpdated> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 18);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 19);
+
+/**
+ * One call of a model, as it was booked: one ledger entry.
+ *
+ * @generated from message agentmesh.agent.v1.ModelCallBooked
+ */
+export type ModelCallBooked = Message<"agentmesh.agent.v1.ModelCallBooked"> & {
+  /**
+   * Ledger entry, `use_…`.
+   *
+   * @generated from field: string entry_id = 1;
+   */
+  entryId: string;
+
+  /**
+   * What the call was for.
+   *
+   * @generated from field: agentmesh.agent.v1.ModelCallPurpose purpose = 2;
+   */
+  purpose: ModelCallPurpose;
+
+  /**
+   * Tokens and, where the price is known, cost.
+   *
+   * @generated from field: agentmesh.common.v1.ModelUsage usage = 3;
+   */
+  usage?: ModelUsage | undefined;
+
+  /**
+   * True: the call broke off or was cancelled; what it had used by then is booked.
+   *
+   * @generated from field: bool aborted = 4;
+   */
+  aborted: boolean;
+};
+
+/**
+ * Describes the message agentmesh.agent.v1.ModelCallBooked.
+ * Use `create(ModelCallBookedSchema)` to create a new message.
+ */
+export const ModelCallBookedSchema: GenMessage<ModelCallBooked> = /*@__PURE__*/
+  messageDesc(file_agentmesh_agent_v1_agent_event, 20);
+
+/**
+ * A part of the history was replaced by a summary in what the model sees.
+ *
+ * @generated from message agentmesh.agent.v1.ContextCompacted
+ */
+export type ContextCompacted = Message<"agentmesh.agent.v1.ContextCompacted"> & {
+  /**
+   * The summary.
+   *
+   * @generated from field: string summary = 1;
+   */
+  summary: string;
+
+  /**
+   * Messages that it stands for.
+   *
+   * @generated from field: int32 messages = 2;
+   */
+  messages: number;
+
+  /**
+   * First message, after the summary, that the model still sees as it was, `msg_…`.
+   *
+   * @generated from field: string first_kept_message_id = 3;
+   */
+  firstKeptMessageId: string;
+
+  /**
+   * Estimated tokens of the request before.
+   *
+   * @generated from field: int64 tokens_before = 4;
+   */
+  tokensBefore: bigint;
+
+  /**
+   * Estimated tokens of the request after.
+   *
+   * @generated from field: int64 tokens_after = 5;
+   */
+  tokensAfter: bigint;
+};
+
+/**
+ * Describes the message agentmesh.agent.v1.ContextCompacted.
+ * Use `create(ContextCompactedSchema)` to create a new message.
+ */
+export const ContextCompactedSchema: GenMessage<ContextCompacted> = /*@__PURE__*/
+  messageDesc(file_agentmesh_agent_v1_agent_event, 21);
+
+/**
+ * Outputs of tools that the model has seen were replaced by placeholders.
+ *
+ * @generated from message agentmesh.agent.v1.ToolOutputsEvicted
+ */
+export type ToolOutputsEvicted = Message<"agentmesh.agent.v1.ToolOutputsEvicted"> & {
+  /**
+   * Their calls, `call_…`.
+   *
+   * @generated from field: repeated string call_ids = 1;
+   */
+  callIds: string[];
+
+  /**
+   * Estimated tokens that this saves in each further request.
+   *
+   * @generated from field: int64 tokens_saved = 2;
+   */
+  tokensSaved: bigint;
+};
+
+/**
+ * Describes the message agentmesh.agent.v1.ToolOutputsEvicted.
+ * Use `create(ToolOutputsEvictedSchema)` to create a new message.
+ */
+export const ToolOutputsEvictedSchema: GenMessage<ToolOutputsEvicted> = /*@__PURE__*/
+  messageDesc(file_agentmesh_agent_v1_agent_event, 22);
+
+/**
+ * The agent asks for people.
+ *
+ * @generated from message agentmesh.agent.v1.Escalated
+ */
+export type Escalated = Message<"agentmesh.agent.v1.Escalated"> & {
+  /**
+   * Why, in the agent's words.
+   *
+   * @generated from field: string reason = 1;
+   */
+  reason: string;
+
+  /**
+   * How urgent: "low", "normal" or "high".
+   *
+   * @generated from field: string priority = 2;
+   */
+  priority: string;
+};
+
+/**
+ * Describes the message agentmesh.agent.v1.Escalated.
+ * Use `create(EscalatedSchema)` to create a new message.
+ */
+export const EscalatedSchema: GenMessage<Escalated> = /*@__PURE__*/
+  messageDesc(file_agentmesh_agent_v1_agent_event, 23);
 
 /**
  * Something worth knowing that does not end the run.
@@ -865,7 +1080,7 @@ export type Notice = Message<"agentmesh.agent.v1.Notice"> & {
  * Use `create(NoticeSchema)` to create a new message.
  */
 export const NoticeSchema: GenMessage<Notice> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 19);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 24);
 
 /**
  * Whether an event is stored.
@@ -955,4 +1170,59 @@ export type RetryAdvice = (typeof RetryAdvice)[keyof typeof RetryAdvice] | Unkno
  */
 export const RetryAdviceSchema: GenEnum<RetryAdvice> = /*@__PURE__*/
   enumDesc(file_agentmesh_agent_v1_agent_event, 1);
+
+/**
+ * What a model was called for.
+ *
+ * @generated from enum agentmesh.agent.v1.ModelCallPurpose
+ */
+export const ModelCallPurpose = {
+  /**
+   * Unknown.
+   *
+   * @generated from enum value: MODEL_CALL_PURPOSE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * A turn of a run.
+   *
+   * @generated from enum value: MODEL_CALL_PURPOSE_TURN = 1;
+   */
+  TURN: 1,
+
+  /**
+   * A summary: of a history that is compacted, or at the end of a run that used up its turns.
+   *
+   * @generated from enum value: MODEL_CALL_PURPOSE_SUMMARY = 2;
+   */
+  SUMMARY: 2,
+
+  /**
+   * A session's title.
+   *
+   * @generated from enum value: MODEL_CALL_PURPOSE_TITLE = 3;
+   */
+  TITLE: 3,
+
+  /**
+   * A turn of another agent on behalf of a run.
+   *
+   * @generated from enum value: MODEL_CALL_PURPOSE_SUB_AGENT = 4;
+   */
+  SUB_AGENT: 4,
+} as const;
+
+/**
+ * What a model was called for.
+ *
+ * @generated from enum agentmesh.agent.v1.ModelCallPurpose
+ */
+export type ModelCallPurpose = (typeof ModelCallPurpose)[keyof typeof ModelCallPurpose] | UnknownEnum;
+
+/**
+ * Describes the enum agentmesh.agent.v1.ModelCallPurpose.
+ */
+export const ModelCallPurposeSchema: GenEnum<ModelCallPurpose> = /*@__PURE__*/
+  enumDesc(file_agentmesh_agent_v1_agent_event, 2);
 

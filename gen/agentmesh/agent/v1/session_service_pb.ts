@@ -18,7 +18,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file agentmesh/agent/v1/session_service.proto.
  */
 export const file_agentmesh_agent_v1_session_service: GenFile = /*@__PURE__*/
-  fileDesc("CihhZ2VudG1lc2gvYWdlbnQvdjEvc2Vzc2lvbl9zZXJ2aWNlLnByb3RvEhJhZ2VudG1lc2guYWdlbnQudjEi1AMKB1Nlc3Npb24SHAoKc2Vzc2lvbl9pZBgBIAEoCUIIukgFcgMYgAESGAoLZXh0ZXJuYWxfaWQYAiABKAlCA+BBAxIaCghhZ2VudF9pZBgDIAEoCUIIukgFcgMYgAESIAoLZW5kX3VzZXJfaWQYBCABKAlCC+BBBbpIBXIDGIABEhcKBXRpdGxlGAUgASgJQgi6SAVyAxjIARJQCgZsYWJlbHMYBiADKAsyJy5hZ2VudG1lc2guYWdlbnQudjEuU2Vzc2lvbi5MYWJlbHNFbnRyeUIXukgUmgERECAiBnIEEAEYQCoFcgMYgAISGgoNbWVzc2FnZV9jb3VudBgHIAEoBUID4EEDEhoKDWFjdGl2ZV9ydW5faWQYCCABKAlCA+BBAxIVCgRldGFnGAkgASgJQge6SARyAhhAEjQKC2NyZWF0ZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEID4EEDEjQKC3VwZGF0ZV90aW1lGAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEID4EEDGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiYgoUQ3JlYXRlU2Vzc2lvblJlcXVlc3QSLAoHc2Vzc2lvbhgBIAEoCzIbLmFnZW50bWVzaC5hZ2VudC52MS5TZXNzaW9uEhwKCnJlcXVlc3RfaWQYAiABKAlCCLpIBXIDGIABIkUKFUNyZWF0ZVNlc3Npb25SZXNwb25zZRIsCgdzZXNzaW9uGAEgASgLMhsuYWdlbnRtZXNoLmFnZW50LnYxLlNlc3Npb24iNgoRR2V0U2Vzc2lvblJlcXVlc3QSIQoKc2Vzc2lvbl9pZBgBIAEoCUIN4EECukgHcgUQARiAASJCChJHZXRTZXNzaW9uUmVzcG9uc2USLAoHc2Vzc2lvbhgBIAEoCzIbLmFnZW50bWVzaC5hZ2VudC52MS5TZXNzaW9uIqQBChNMaXN0U2Vzc2lvbnNSZXF1ZXN0EhoKCXBhZ2Vfc2l6ZRgBIAEoBUIHukgEGgIoABIcCgpwYWdlX3Rva2VuGAIgASgJQgi6SAVyAxiAEBIYCgRza2lwGAMgASgFQgq6SAcaBRiQTigAEh0KC2VuZF91c2VyX2lkGAQgASgJQgi6SAVyAxiAARIaCghhZ2VudF9pZBgFIAEoCUIIukgFcgMYgAEiXgoUTGlzdFNlc3Npb25zUmVzcG9uc2USLQoIc2Vzc2lvbnMYASADKAsyGy5hZ2VudG1lc2guYWdlbnQudjEuU2Vzc2lvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkimAEKFFVwZGF0ZVNlc3Npb25SZXF1ZXN0EjEKB3Nlc3Npb24YASABKAsyGy5hZ2VudG1lc2guYWdlbnQudjEuU2Vzc2lvbkID4EECEi8KC3VwZGF0ZV9tYXNrGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzaxIcCgpyZXF1ZXN0X2lkGAMgASgJQgi6SAVyAxiAASJFChVVcGRhdGVTZXNzaW9uUmVzcG9uc2USLAoHc2Vzc2lvbhgBIAEoCzIbLmFnZW50bWVzaC5hZ2VudC52MS5TZXNzaW9uIm4KFERlbGV0ZVNlc3Npb25SZXF1ZXN0EiEKCnNlc3Npb25faWQYASABKAlCDeBBArpIB3IFEAEYgAESFQoEZXRhZxgCIAEoCUIHukgEcgIYQBIcCgpyZXF1ZXN0X2lkGAMgASgJQgi6SAVyAxiAASIXChVEZWxldGVTZXNzaW9uUmVzcG9uc2UicgoTTGlzdE1lc3NhZ2VzUmVxdWVzdBIhCgpzZXNzaW9uX2lkGAEgASgJQg3gQQK6SAdyBRABGIABEhoKCXBhZ2Vfc2l6ZRgCIAEoBUIHukgEGgIoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxiAECJeChRMaXN0TWVzc2FnZXNSZXNwb25zZRItCghtZXNzYWdlcxgBIAMoCzIbLmFnZW50bWVzaC5hZ2VudC52MS5NZXNzYWdlEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCTKDCAoOU2Vzc2lvblNlcnZpY2USpgEKDUNyZWF0ZVNlc3Npb24SKC5hZ2VudG1lc2guYWdlbnQudjEuQ3JlYXRlU2Vzc2lvblJlcXVlc3QaKS5hZ2VudG1lc2guYWdlbnQudjEuQ3JlYXRlU2Vzc2lvblJlc3BvbnNlIkCKtRgSCg5zZXNzaW9uczp3cml0ZRABgtPkkwIkOgdzZXNzaW9uYgdzZXNzaW9uIhAvYXBpL3YxL3Nlc3Npb25zEqMBCgpHZXRTZXNzaW9uEiUuYWdlbnRtZXNoLmFnZW50LnYxLkdldFNlc3Npb25SZXF1ZXN0GiYuYWdlbnRtZXNoLmFnZW50LnYxLkdldFNlc3Npb25SZXNwb25zZSJGkAIBirUYEQoNc2Vzc2lvbnM6cmVhZBABgtPkkwIoYgdzZXNzaW9uEh0vYXBpL3YxL3Nlc3Npb25zL3tzZXNzaW9uX2lkfRKTAQoMTGlzdFNlc3Npb25zEicuYWdlbnRtZXNoLmFnZW50LnYxLkxpc3RTZXNzaW9uc1JlcXVlc3QaKC5hZ2VudG1lc2guYWdlbnQudjEuTGlzdFNlc3Npb25zUmVzcG9uc2UiMJACAYq1GBEKDXNlc3Npb25zOnJlYWQQAYLT5JMCEhIQL2FwaS92MS9zZXNzaW9ucxK7AQoNVXBkYXRlU2Vzc2lvbhIoLmFnZW50bWVzaC5hZ2VudC52MS5VcGRhdGVTZXNzaW9uUmVxdWVzdBopLmFnZW50bWVzaC5hZ2VudC52MS5VcGRhdGVTZXNzaW9uUmVzcG9uc2UiVYq1GBIKDnNlc3Npb25zOndyaXRlEAGC0+STAjk6B3Nlc3Npb25iB3Nlc3Npb24yJS9hcGkvdjEvc2Vzc2lvbnMve3Nlc3Npb24uc2Vzc2lvbl9pZH0SoQEKDURlbGV0ZVNlc3Npb24SKC5hZ2VudG1lc2guYWdlbnQudjEuRGVsZXRlU2Vzc2lvblJlcXVlc3QaKS5hZ2VudG1lc2guYWdlbnQudjEuRGVsZXRlU2Vzc2lvblJlc3BvbnNlIjuKtRgSCg5zZXNzaW9uczp3cml0ZRABgtPkkwIfKh0vYXBpL3YxL3Nlc3Npb25zL3tzZXNzaW9uX2lkfRKpAQoMTGlzdE1lc3NhZ2VzEicuYWdlbnRtZXNoLmFnZW50LnYxLkxpc3RNZXNzYWdlc1JlcXVlc3QaKC5hZ2VudG1lc2guYWdlbnQudjEuTGlzdE1lc3NhZ2VzUmVzcG9uc2UiRpACAYq1GBEKDXNlc3Npb25zOnJlYWQQAYLT5JMCKBImL2FwaS92MS9zZXNzaW9ucy97c2Vzc2lvbl9pZH0vbWVzc2FnZXNiBnByb3RvMw", [file_agentmesh_agent_v1_run, file_agentmesh_common_v1_auth_option, file_buf_validate_validate, file_google_api_annotations, file_google_api_field_behavior, file_google_protobuf_field_mask, file_google_protobuf_timestamp]);
+  fileDesc("CihhZ2VudG1lc2gvYWdlbnQvdjEvc2Vzc2lvbl9zZXJ2aWNlLnByb3RvEhJhZ2VudG1lc2guYWdlbnQudjEijwQKB1Nlc3Npb24SHAoKc2Vzc2lvbl9pZBgBIAEoCUIIukgFcgMYgAESGAoLZXh0ZXJuYWxfaWQYAiABKAlCA+BBAxIaCghhZ2VudF9pZBgDIAEoCUIIukgFcgMYgAESIAoLZW5kX3VzZXJfaWQYBCABKAlCC+BBBbpIBXIDGIABEhcKBXRpdGxlGAUgASgJQgi6SAVyAxjIARJQCgZsYWJlbHMYBiADKAsyJy5hZ2VudG1lc2guYWdlbnQudjEuU2Vzc2lvbi5MYWJlbHNFbnRyeUIXukgUmgERECAiBnIEEAEYQCoFcgMYgAISGgoNbWVzc2FnZV9jb3VudBgHIAEoBUID4EEDEhoKDWFjdGl2ZV9ydW5faWQYCCABKAlCA+BBAxIVCgRldGFnGAkgASgJQge6SARyAhhAEjQKC2NyZWF0ZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEID4EEDEjQKC3VwZGF0ZV90aW1lGAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEID4EEDEjkKCmVzY2FsYXRpb24YDCABKAsyJS5hZ2VudG1lc2guYWdlbnQudjEuU2Vzc2lvbkVzY2FsYXRpb24aLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKTAQoRU2Vzc2lvbkVzY2FsYXRpb24SGAoGcmVhc29uGAEgASgJQgi6SAVyAxjQDxIZCghwcmlvcml0eRgCIAEoCUIHukgEcgIYEBITCgZydW5faWQYAyABKAlCA+BBAxI0CgtjcmVhdGVfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCA+BBAyJiChRDcmVhdGVTZXNzaW9uUmVxdWVzdBIsCgdzZXNzaW9uGAEgASgLMhsuYWdlbnRtZXNoLmFnZW50LnYxLlNlc3Npb24SHAoKcmVxdWVzdF9pZBgCIAEoCUIIukgFcgMYgAEiRQoVQ3JlYXRlU2Vzc2lvblJlc3BvbnNlEiwKB3Nlc3Npb24YASABKAsyGy5hZ2VudG1lc2guYWdlbnQudjEuU2Vzc2lvbiI2ChFHZXRTZXNzaW9uUmVxdWVzdBIhCgpzZXNzaW9uX2lkGAEgASgJQg3gQQK6SAdyBRABGIABIkIKEkdldFNlc3Npb25SZXNwb25zZRIsCgdzZXNzaW9uGAEgASgLMhsuYWdlbnRtZXNoLmFnZW50LnYxLlNlc3Npb24ipAEKE0xpc3RTZXNzaW9uc1JlcXVlc3QSGgoJcGFnZV9zaXplGAEgASgFQge6SAQaAigAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGIAQEhgKBHNraXAYAyABKAVCCrpIBxoFGJBOKAASHQoLZW5kX3VzZXJfaWQYBCABKAlCCLpIBXIDGIABEhoKCGFnZW50X2lkGAUgASgJQgi6SAVyAxiAASJeChRMaXN0U2Vzc2lvbnNSZXNwb25zZRItCghzZXNzaW9ucxgBIAMoCzIbLmFnZW50bWVzaC5hZ2VudC52MS5TZXNzaW9uEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKYAQoUVXBkYXRlU2Vzc2lvblJlcXVlc3QSMQoHc2Vzc2lvbhgBIAEoCzIbLmFnZW50bWVzaC5hZ2VudC52MS5TZXNzaW9uQgPgQQISLwoLdXBkYXRlX21hc2sYAiABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrEhwKCnJlcXVlc3RfaWQYAyABKAlCCLpIBXIDGIABIkUKFVVwZGF0ZVNlc3Npb25SZXNwb25zZRIsCgdzZXNzaW9uGAEgASgLMhsuYWdlbnRtZXNoLmFnZW50LnYxLlNlc3Npb24ibgoURGVsZXRlU2Vzc2lvblJlcXVlc3QSIQoKc2Vzc2lvbl9pZBgBIAEoCUIN4EECukgHcgUQARiAARIVCgRldGFnGAIgASgJQge6SARyAhhAEhwKCnJlcXVlc3RfaWQYAyABKAlCCLpIBXIDGIABIhcKFURlbGV0ZVNlc3Npb25SZXNwb25zZSJyChNMaXN0TWVzc2FnZXNSZXF1ZXN0EiEKCnNlc3Npb25faWQYASABKAlCDeBBArpIB3IFEAEYgAESGgoJcGFnZV9zaXplGAIgASgFQge6SAQaAigAEhwKCnBhZ2VfdG9rZW4YAyABKAlCCLpIBXIDGIAQIl4KFExpc3RNZXNzYWdlc1Jlc3BvbnNlEi0KCG1lc3NhZ2VzGAEgAygLMhsuYWdlbnRtZXNoLmFnZW50LnYxLk1lc3NhZ2USFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJMoMICg5TZXNzaW9uU2VydmljZRKmAQoNQ3JlYXRlU2Vzc2lvbhIoLmFnZW50bWVzaC5hZ2VudC52MS5DcmVhdGVTZXNzaW9uUmVxdWVzdBopLmFnZW50bWVzaC5hZ2VudC52MS5DcmVhdGVTZXNzaW9uUmVzcG9uc2UiQIq1GBIKDnNlc3Npb25zOndyaXRlEAGC0+STAiQ6B3Nlc3Npb25iB3Nlc3Npb24iEC9hcGkvdjEvc2Vzc2lvbnMSowEKCkdldFNlc3Npb24SJS5hZ2VudG1lc2guYWdlbnQudjEuR2V0U2Vzc2lvblJlcXVlc3QaJi5hZ2VudG1lc2guYWdlbnQudjEuR2V0U2Vzc2lvblJlc3BvbnNlIkaQAgGKtRgRCg1zZXNzaW9uczpyZWFkEAGC0+STAihiB3Nlc3Npb24SHS9hcGkvdjEvc2Vzc2lvbnMve3Nlc3Npb25faWR9EpMBCgxMaXN0U2Vzc2lvbnMSJy5hZ2VudG1lc2guYWdlbnQudjEuTGlzdFNlc3Npb25zUmVxdWVzdBooLmFnZW50bWVzaC5hZ2VudC52MS5MaXN0U2Vzc2lvbnNSZXNwb25zZSIwkAIBirUYEQoNc2Vzc2lvbnM6cmVhZBABgtPkkwISEhAvYXBpL3YxL3Nlc3Npb25zErsBCg1VcGRhdGVTZXNzaW9uEiguYWdlbnRtZXNoLmFnZW50LnYxLlVwZGF0ZVNlc3Npb25SZXF1ZXN0GikuYWdlbnRtZXNoLmFnZW50LnYxLlVwZGF0ZVNlc3Npb25SZXNwb25zZSJVirUYEgoOc2Vzc2lvbnM6d3JpdGUQAYLT5JMCOToHc2Vzc2lvbmIHc2Vzc2lvbjIlL2FwaS92MS9zZXNzaW9ucy97c2Vzc2lvbi5zZXNzaW9uX2lkfRKhAQoNRGVsZXRlU2Vzc2lvbhIoLmFnZW50bWVzaC5hZ2VudC52MS5EZWxldGVTZXNzaW9uUmVxdWVzdBopLmFnZW50bWVzaC5hZ2VudC52MS5EZWxldGVTZXNzaW9uUmVzcG9uc2UiO4q1GBIKDnNlc3Npb25zOndyaXRlEAGC0+STAh8qHS9hcGkvdjEvc2Vzc2lvbnMve3Nlc3Npb25faWR9EqkBCgxMaXN0TWVzc2FnZXMSJy5hZ2VudG1lc2guYWdlbnQudjEuTGlzdE1lc3NhZ2VzUmVxdWVzdBooLmFnZW50bWVzaC5hZ2VudC52MS5MaXN0TWVzc2FnZXNSZXNwb25zZSJGkAIBirUYEQoNc2Vzc2lvbnM6cmVhZBABgtPkkwIoEiYvYXBpL3YxL3Nlc3Npb25zL3tzZXNzaW9uX2lkfS9tZXNzYWdlc2IGcHJvdG8z", [file_agentmesh_agent_v1_run, file_agentmesh_common_v1_auth_option, file_buf_validate_validate, file_google_api_annotations, file_google_api_field_behavior, file_google_protobuf_field_mask, file_google_protobuf_timestamp]);
 
 /**
  * A conversation.
@@ -102,6 +102,13 @@ export type Session = Message<"agentmesh.agent.v1.Session"> & {
    * @generated from field: google.protobuf.Timestamp update_time = 11;
    */
   updateTime?: Timestamp | undefined;
+
+  /**
+   * Set when an agent handed the conversation to people; taken back by updating it to nothing.
+   *
+   * @generated from field: agentmesh.agent.v1.SessionEscalation escalation = 12;
+   */
+  escalation?: SessionEscalation | undefined;
 };
 
 /**
@@ -110,6 +117,48 @@ export type Session = Message<"agentmesh.agent.v1.Session"> & {
  */
 export const SessionSchema: GenMessage<Session> = /*@__PURE__*/
   messageDesc(file_agentmesh_agent_v1_session_service, 0);
+
+/**
+ * A conversation that waits for people.
+ *
+ * @generated from message agentmesh.agent.v1.SessionEscalation
+ */
+export type SessionEscalation = Message<"agentmesh.agent.v1.SessionEscalation"> & {
+  /**
+   * Why, in the agent's words.
+   *
+   * @generated from field: string reason = 1;
+   */
+  reason: string;
+
+  /**
+   * How urgent: "low", "normal" or "high".
+   *
+   * @generated from field: string priority = 2;
+   */
+  priority: string;
+
+  /**
+   * Run in which the agent asked for people.
+   *
+   * @generated from field: string run_id = 3;
+   */
+  runId: string;
+
+  /**
+   * When it was.
+   *
+   * @generated from field: google.protobuf.Timestamp create_time = 4;
+   */
+  createTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message agentmesh.agent.v1.SessionEscalation.
+ * Use `create(SessionEscalationSchema)` to create a new message.
+ */
+export const SessionEscalationSchema: GenMessage<SessionEscalation> = /*@__PURE__*/
+  messageDesc(file_agentmesh_agent_v1_session_service, 1);
 
 /**
  * The session to create.
@@ -137,7 +186,7 @@ export type CreateSessionRequest = Message<"agentmesh.agent.v1.CreateSessionRequ
  * Use `create(CreateSessionRequestSchema)` to create a new message.
  */
 export const CreateSessionRequestSchema: GenMessage<CreateSessionRequest> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_session_service, 1);
+  messageDesc(file_agentmesh_agent_v1_session_service, 2);
 
 /**
  * The created session.
@@ -158,7 +207,7 @@ export type CreateSessionResponse = Message<"agentmesh.agent.v1.CreateSessionRes
  * Use `create(CreateSessionResponseSchema)` to create a new message.
  */
 export const CreateSessionResponseSchema: GenMessage<CreateSessionResponse> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_session_service, 2);
+  messageDesc(file_agentmesh_agent_v1_session_service, 3);
 
 /**
  * Which session.
@@ -179,7 +228,7 @@ export type GetSessionRequest = Message<"agentmesh.agent.v1.GetSessionRequest"> 
  * Use `create(GetSessionRequestSchema)` to create a new message.
  */
 export const GetSessionRequestSchema: GenMessage<GetSessionRequest> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_session_service, 3);
+  messageDesc(file_agentmesh_agent_v1_session_service, 4);
 
 /**
  * A session.
@@ -200,7 +249,7 @@ export type GetSessionResponse = Message<"agentmesh.agent.v1.GetSessionResponse"
  * Use `create(GetSessionResponseSchema)` to create a new message.
  */
 export const GetSessionResponseSchema: GenMessage<GetSessionResponse> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_session_service, 4);
+  messageDesc(file_agentmesh_agent_v1_session_service, 5);
 
 /**
  * Which sessions.
@@ -249,7 +298,7 @@ export type ListSessionsRequest = Message<"agentmesh.agent.v1.ListSessionsReques
  * Use `create(ListSessionsRequestSchema)` to create a new message.
  */
 export const ListSessionsRequestSchema: GenMessage<ListSessionsRequest> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_session_service, 5);
+  messageDesc(file_agentmesh_agent_v1_session_service, 6);
 
 /**
  * A page of sessions.
@@ -277,7 +326,7 @@ export type ListSessionsResponse = Message<"agentmesh.agent.v1.ListSessionsRespo
  * Use `create(ListSessionsResponseSchema)` to create a new message.
  */
 export const ListSessionsResponseSchema: GenMessage<ListSessionsResponse> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_session_service, 6);
+  messageDesc(file_agentmesh_agent_v1_session_service, 7);
 
 /**
  * What to change.
@@ -313,7 +362,7 @@ export type UpdateSessionRequest = Message<"agentmesh.agent.v1.UpdateSessionRequ
  * Use `create(UpdateSessionRequestSchema)` to create a new message.
  */
 export const UpdateSessionRequestSchema: GenMessage<UpdateSessionRequest> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_session_service, 7);
+  messageDesc(file_agentmesh_agent_v1_session_service, 8);
 
 /**
  * The changed session.
@@ -334,7 +383,7 @@ export type UpdateSessionResponse = Message<"agentmesh.agent.v1.UpdateSessionRes
  * Use `create(UpdateSessionResponseSchema)` to create a new message.
  */
 export const UpdateSessionResponseSchema: GenMessage<UpdateSessionResponse> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_session_service, 8);
+  messageDesc(file_agentmesh_agent_v1_session_service, 9);
 
 /**
  * Which session to delete.
@@ -369,7 +418,7 @@ export type DeleteSessionRequest = Message<"agentmesh.agent.v1.DeleteSessionRequ
  * Use `create(DeleteSessionRequestSchema)` to create a new message.
  */
 export const DeleteSessionRequestSchema: GenMessage<DeleteSessionRequest> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_session_service, 9);
+  messageDesc(file_agentmesh_agent_v1_session_service, 10);
 
 /**
  * The session is deleted.
@@ -384,7 +433,7 @@ export type DeleteSessionResponse = Message<"agentmesh.agent.v1.DeleteSessionRes
  * Use `create(DeleteSessionResponseSchema)` to create a new message.
  */
 export const DeleteSessionResponseSchema: GenMessage<DeleteSessionResponse> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_session_service, 10);
+  messageDesc(file_agentmesh_agent_v1_session_service, 11);
 
 /**
  * Which messages.
@@ -419,7 +468,7 @@ export type ListMessagesRequest = Message<"agentmesh.agent.v1.ListMessagesReques
  * Use `create(ListMessagesRequestSchema)` to create a new message.
  */
 export const ListMessagesRequestSchema: GenMessage<ListMessagesRequest> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_session_service, 11);
+  messageDesc(file_agentmesh_agent_v1_session_service, 12);
 
 /**
  * A page of messages.
@@ -447,7 +496,7 @@ export type ListMessagesResponse = Message<"agentmesh.agent.v1.ListMessagesRespo
  * Use `create(ListMessagesResponseSchema)` to create a new message.
  */
 export const ListMessagesResponseSchema: GenMessage<ListMessagesResponse> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_session_service, 12);
+  messageDesc(file_agentmesh_agent_v1_session_service, 13);
 
 /**
  * Sessions: conversations and their messages. Every session has an owner; others get NOT_FOUND.

@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file agentmesh/common/v1/usage.proto.
  */
 export const file_agentmesh_common_v1_usage: GenFile = /*@__PURE__*/
-  fileDesc("Ch9hZ2VudG1lc2gvY29tbW9uL3YxL3VzYWdlLnByb3RvEhNhZ2VudG1lc2guY29tbW9uLnYxIpEBCgpNb2RlbFVzYWdlEhAKCHByb3ZpZGVyGAEgASgJEg0KBW1vZGVsGAIgASgJEhQKDGlucHV0X3Rva2VucxgDIAEoAxIZChFjYWNoZV9yZWFkX3Rva2VucxgEIAEoAxIaChJjYWNoZV93cml0ZV90b2tlbnMYBSABKAMSFQoNb3V0cHV0X3Rva2VucxgGIAEoAyK7AQoMVXNhZ2VTdW1tYXJ5EhQKDGlucHV0X3Rva2VucxgBIAEoAxIZChFjYWNoZV9yZWFkX3Rva2VucxgCIAEoAxIaChJjYWNoZV93cml0ZV90b2tlbnMYAyABKAMSFQoNb3V0cHV0X3Rva2VucxgEIAEoAxIUCgx0b3RhbF90b2tlbnMYBSABKAMSMQoIYnlfbW9kZWwYBiADKAsyHy5hZ2VudG1lc2guY29tbW9uLnYxLk1vZGVsVXNhZ2ViBnByb3RvMw");
+  fileDesc("Ch9hZ2VudG1lc2gvY29tbW9uL3YxL3VzYWdlLnByb3RvEhNhZ2VudG1lc2guY29tbW9uLnYxIr8BCgpNb2RlbFVzYWdlEhAKCHByb3ZpZGVyGAEgASgJEg0KBW1vZGVsGAIgASgJEhQKDGlucHV0X3Rva2VucxgDIAEoAxIZChFjYWNoZV9yZWFkX3Rva2VucxgEIAEoAxIaChJjYWNoZV93cml0ZV90b2tlbnMYBSABKAMSFQoNb3V0cHV0X3Rva2VucxgGIAEoAxIaCg1jb3N0X25hbm9fdXNkGAcgASgDSACIAQFCEAoOX2Nvc3RfbmFub191c2Qi6QEKDFVzYWdlU3VtbWFyeRIUCgxpbnB1dF90b2tlbnMYASABKAMSGQoRY2FjaGVfcmVhZF90b2tlbnMYAiABKAMSGgoSY2FjaGVfd3JpdGVfdG9rZW5zGAMgASgDEhUKDW91dHB1dF90b2tlbnMYBCABKAMSFAoMdG90YWxfdG9rZW5zGAUgASgDEjEKCGJ5X21vZGVsGAYgAygLMh8uYWdlbnRtZXNoLmNvbW1vbi52MS5Nb2RlbFVzYWdlEhoKDWNvc3RfbmFub191c2QYByABKANIAIgBAUIQCg5fY29zdF9uYW5vX3VzZGIGcHJvdG8z");
 
 /**
  * Tokens of one provider's model. The classes do not overlap: their sum is what was read and written.
@@ -59,6 +59,13 @@ export type ModelUsage = Message<"agentmesh.common.v1.ModelUsage"> & {
    * @generated from field: int64 output_tokens = 6;
    */
   outputTokens: bigint;
+
+  /**
+   * Cost in billionths of a US dollar, by the price table at the time of the call; absent when no price is known.
+   *
+   * @generated from field: optional int64 cost_nano_usd = 7;
+   */
+  costNanoUsd?: bigint | undefined;
 };
 
 /**
@@ -115,6 +122,13 @@ export type UsageSummary = Message<"agentmesh.common.v1.UsageSummary"> & {
    * @generated from field: repeated agentmesh.common.v1.ModelUsage by_model = 6;
    */
   byModel: ModelUsage[];
+
+  /**
+   * Cost in billionths of a US dollar; absent when the price of any of it is not known.
+   *
+   * @generated from field: optional int64 cost_nano_usd = 7;
+   */
+  costNanoUsd?: bigint | undefined;
 };
 
 /**

@@ -9,14 +9,14 @@ import { file_buf_validate_validate } from "@bufbuild/protovalidate/gen/buf/vali
 import { file_google_api_annotations } from "../../../google/api/annotations_pb.ts";
 import { file_google_api_field_behavior } from "../../../google/api/field_behavior_pb.ts";
 import type { FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_field_mask, file_google_protobuf_struct, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
-import type { JsonObject, Message } from "@bufbuild/protobuf";
+import { file_google_protobuf_field_mask, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file agentmesh/config/v1/agent_config_service.proto.
  */
 export const file_agentmesh_config_v1_agent_config_service: GenFile = /*@__PURE__*/
-  fileDesc("Ci5hZ2VudG1lc2gvY29uZmlnL3YxL2FnZW50X2NvbmZpZ19zZXJ2aWNlLnByb3RvEhNhZ2VudG1lc2guY29uZmlnLnYxIt8GCgVBZ2VudBIaCghhZ2VudF9pZBgBIAEoCUIIukgFcgMYgAESFgoEbmFtZRgCIAEoCUIIukgFcgMY/wESHQoLZGVzY3JpcHRpb24YAyABKAlCCLpIBXIDGKAfEh0KDGxsbV9wcm92aWRlchgEIAEoCUIHukgEcgIYIBIbCglsbG1fbW9kZWwYBSABKAlCCLpIBXIDGIABEiQKCm1heF90b2tlbnMYBiABKAVCC7pICBoGGMCaDCgBSACIAQESMQoLdGVtcGVyYXR1cmUYByABKAFCF7pIFBISGQAAAAAAAABAKQAAAAAAAAAASAGIAQESJgoObWF4X2l0ZXJhdGlvbnMYCCABKAVCCbpIBhoEGGQoAUgCiAEBEhkKEXJlcXVpcmVfZG9uZV90b29sGAkgASgIEiAKDXN5c3RlbV9wcm9tcHQYCiABKAlCCbpIBnIEGKCNBhIkChJwcm9tcHRfdGVtcGxhdGVfaWQYCyABKAlCCLpIBXIDGIABEiIKBXRvb2xzGAwgAygJQhO6SBCSAQ0QgAEYASIGcgQQARhAEiYKDWtiX25hbWVzcGFjZXMYDSADKAlCD7pIDJIBCRAyIgVyAxiAARIyChFjb21wYWN0aW9uX2NvbmZpZxgOIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSGAoHYWRhcHRlchgPIAEoCUIHukgEcgIYQBIfCgdwbHVnaW5zGBAgAygJQg66SAuSAQgQMiIEcgIYQBIxCgZyb3V0ZXMYESADKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Qgi6SAWSAQIQMhISCgppc19kZWZhdWx0GBIgASgIEhQKB3ZlcnNpb24YEyABKAVCA+BBAxIVCgRldGFnGBQgASgJQge6SARyAhhAEhYKCXRlbmFudF9pZBgVIAEoCUID4EEDEjQKC2NyZWF0ZV90aW1lGBYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEID4EEDEjQKC3VwZGF0ZV90aW1lGBcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEID4EEDQg0KC19tYXhfdG9rZW5zQg4KDF90ZW1wZXJhdHVyZUIRCg9fbWF4X2l0ZXJhdGlvbnMihAEKEkNyZWF0ZUFnZW50UmVxdWVzdBIgCgl0ZW5hbnRfaWQYASABKAlCDeBBArpIB3IFEAEYgAESLgoFYWdlbnQYAiABKAsyGi5hZ2VudG1lc2guY29uZmlnLnYxLkFnZW50QgPgQQISHAoKcmVxdWVzdF9pZBgDIAEoCUIIukgFcgMYgAEiQAoTQ3JlYXRlQWdlbnRSZXNwb25zZRIpCgVhZ2VudBgBIAEoCzIaLmFnZW50bWVzaC5jb25maWcudjEuQWdlbnQiVAoPR2V0QWdlbnRSZXF1ZXN0EiAKCXRlbmFudF9pZBgBIAEoCUIN4EECukgHcgUQARiAARIfCghhZ2VudF9pZBgCIAEoCUIN4EECukgHcgUQARiAASI9ChBHZXRBZ2VudFJlc3BvbnNlEikKBWFnZW50GAEgASgLMhouYWdlbnRtZXNoLmNvbmZpZy52MS5BZ2VudCKJAQoRTGlzdEFnZW50c1JlcXVlc3QSIAoJdGVuYW50X2lkGAEgASgJQg3gQQK6SAdyBRABGIABEhoKCXBhZ2Vfc2l6ZRgCIAEoBUIHukgEGgIoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxiAEBIYCgRza2lwGAQgASgFQgq6SAcaBRiQTigAIlkKEkxpc3RBZ2VudHNSZXNwb25zZRIqCgZhZ2VudHMYASADKAsyGi5hZ2VudG1lc2guY29uZmlnLnYxLkFnZW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSK1AQoSVXBkYXRlQWdlbnRSZXF1ZXN0EiAKCXRlbmFudF9pZBgBIAEoCUIN4EECukgHcgUQARiAARIuCgVhZ2VudBgCIAEoCzIaLmFnZW50bWVzaC5jb25maWcudjEuQWdlbnRCA+BBAhIvCgt1cGRhdGVfbWFzaxgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2sSHAoKcmVxdWVzdF9pZBgEIAEoCUIIukgFcgMYgAEiQAoTVXBkYXRlQWdlbnRSZXNwb25zZRIpCgVhZ2VudBgBIAEoCzIaLmFnZW50bWVzaC5jb25maWcudjEuQWdlbnQijAEKEkRlbGV0ZUFnZW50UmVxdWVzdBIgCgl0ZW5hbnRfaWQYASABKAlCDeBBArpIB3IFEAEYgAESHwoIYWdlbnRfaWQYAiABKAlCDeBBArpIB3IFEAEYgAESFQoEZXRhZxgDIAEoCUIHukgEcgIYQBIcCgpyZXF1ZXN0X2lkGAQgASgJQgi6SAVyAxiAASIVChNEZWxldGVBZ2VudFJlc3BvbnNlMoUHChJBZ2VudENvbmZpZ1NlcnZpY2USrgEKC0NyZWF0ZUFnZW50EicuYWdlbnRtZXNoLmNvbmZpZy52MS5DcmVhdGVBZ2VudFJlcXVlc3QaKC5hZ2VudG1lc2guY29uZmlnLnYxLkNyZWF0ZUFnZW50UmVzcG9uc2UiTIq1GBAKDGFnZW50czp3cml0ZRABgtPkkwIyOgVhZ2VudGIFYWdlbnQiIi9hcGkvdjEvdGVuYW50cy97dGVuYW50X2lkfS9hZ2VudHMSqwEKCEdldEFnZW50EiQuYWdlbnRtZXNoLmNvbmZpZy52MS5HZXRBZ2VudFJlcXVlc3QaJS5hZ2VudG1lc2guY29uZmlnLnYxLkdldEFnZW50UmVzcG9uc2UiUpACAYq1GA8KC2FnZW50czpyZWFkEAGC0+STAjZiBWFnZW50Ei0vYXBpL3YxL3RlbmFudHMve3RlbmFudF9pZH0vYWdlbnRzL3thZ2VudF9pZH0SnwEKCkxpc3RBZ2VudHMSJi5hZ2VudG1lc2guY29uZmlnLnYxLkxpc3RBZ2VudHNSZXF1ZXN0GicuYWdlbnRtZXNoLmNvbmZpZy52MS5MaXN0QWdlbnRzUmVzcG9uc2UiQJACAYq1GA8KC2FnZW50czpyZWFkEAGC0+STAiQSIi9hcGkvdjEvdGVuYW50cy97dGVuYW50X2lkfS9hZ2VudHMSvwEKC1VwZGF0ZUFnZW50EicuYWdlbnRtZXNoLmNvbmZpZy52MS5VcGRhdGVBZ2VudFJlcXVlc3QaKC5hZ2VudG1lc2guY29uZmlnLnYxLlVwZGF0ZUFnZW50UmVzcG9uc2UiXYq1GBAKDGFnZW50czp3cml0ZRABgtPkkwJDOgVhZ2VudGIFYWdlbnQyMy9hcGkvdjEvdGVuYW50cy97dGVuYW50X2lkfS9hZ2VudHMve2FnZW50LmFnZW50X2lkfRKrAQoLRGVsZXRlQWdlbnQSJy5hZ2VudG1lc2guY29uZmlnLnYxLkRlbGV0ZUFnZW50UmVxdWVzdBooLmFnZW50bWVzaC5jb25maWcudjEuRGVsZXRlQWdlbnRSZXNwb25zZSJJirUYEAoMYWdlbnRzOndyaXRlEAGC0+STAi8qLS9hcGkvdjEvdGVuYW50cy97dGVuYW50X2lkfS9hZ2VudHMve2FnZW50X2lkfWIGcHJvdG8z", [file_agentmesh_common_v1_auth_option, file_buf_validate_validate, file_google_api_annotations, file_google_api_field_behavior, file_google_protobuf_field_mask, file_google_protobuf_struct, file_google_protobuf_timestamp]);
+  fileDesc("Ci5hZ2VudG1lc2gvY29uZmlnL3YxL2FnZW50X2NvbmZpZ19zZXJ2aWNlLnByb3RvEhNhZ2VudG1lc2guY29uZmlnLnYxIrQHCgVBZ2VudBIaCghhZ2VudF9pZBgBIAEoCUIIukgFcgMYgAESFgoEbmFtZRgCIAEoCUIIukgFcgMY/wESHQoLZGVzY3JpcHRpb24YAyABKAlCCLpIBXIDGKAfEh0KDGxsbV9wcm92aWRlchgEIAEoCUIHukgEcgIYIBIbCglsbG1fbW9kZWwYBSABKAlCCLpIBXIDGIABEiQKCm1heF90b2tlbnMYBiABKAVCC7pICBoGGMCaDCgBSACIAQESMQoLdGVtcGVyYXR1cmUYByABKAFCF7pIFBISGQAAAAAAAABAKQAAAAAAAAAASAGIAQESJgoObWF4X2l0ZXJhdGlvbnMYCCABKAVCCbpIBhoEGGQoAUgCiAEBEhkKEXJlcXVpcmVfZG9uZV90b29sGAkgASgIEiAKDXN5c3RlbV9wcm9tcHQYCiABKAlCCbpIBnIEGKCNBhIkChJwcm9tcHRfdGVtcGxhdGVfaWQYCyABKAlCCLpIBXIDGIABEiIKBXRvb2xzGAwgAygJQhO6SBCSAQ0QgAEYASIGcgQQARhAEiYKDWtiX25hbWVzcGFjZXMYDSADKAlCD7pIDJIBCRAyIgVyAxiAARJAChFjb21wYWN0aW9uX2NvbmZpZxgOIAEoCzIlLmFnZW50bWVzaC5jb25maWcudjEuQ29tcGFjdGlvbkNvbmZpZxIYCgdhZGFwdGVyGA8gASgJQge6SARyAhhAEh8KB3BsdWdpbnMYECADKAlCDrpIC5IBCBAyIgRyAhhAEjkKBnJvdXRlcxgRIAMoCzIfLmFnZW50bWVzaC5jb25maWcudjEuTW9kZWxSb3V0ZUIIukgFkgECEDISEgoKaXNfZGVmYXVsdBgSIAEoCBIUCgd2ZXJzaW9uGBMgASgFQgPgQQMSFQoEZXRhZxgUIAEoCUIHukgEcgIYQBI9CglmYWxsYmFja3MYGCADKAsyIC5hZ2VudG1lc2guY29uZmlnLnYxLk1vZGVsQ2hvaWNlQgi6SAWSAQIQBRIWCgl0ZW5hbnRfaWQYFSABKAlCA+BBAxI0CgtjcmVhdGVfdGltZRgWIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCA+BBAxI0Cgt1cGRhdGVfdGltZRgXIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCA+BBA0INCgtfbWF4X3Rva2Vuc0IOCgxfdGVtcGVyYXR1cmVCEQoPX21heF9pdGVyYXRpb25zIo8CChBDb21wYWN0aW9uQ29uZmlnEhcKBnByZXNldBgBIAEoCUIHukgEcgIYQBIUCgdlbmFibGVkGAIgASgISACIAQESNQoPdGhyZXNob2xkX3JhdGlvGAMgASgBQhe6SBQSEhlmZmZmZmbuPymamZmZmZm5P0gBiAEBEiEKDnN1bW1hcnlfcHJvbXB0GAQgASgJQgm6SAZyBBignAESHwoNc3VtbWFyeV9tb2RlbBgFIAEoCUIIukgFcgMYgAESIgoKa2VlcF90dXJucxgGIAEoBUIJukgGGgQYMigBSAKIAQFCCgoIX2VuYWJsZWRCEgoQX3RocmVzaG9sZF9yYXRpb0INCgtfa2VlcF90dXJucyLmAQoKTW9kZWxSb3V0ZRIXCgRuYW1lGAEgASgJQgm6SAZyBBABGEASGwoJY29uZGl0aW9uGAIgASgJQgi6SAVyAxjQDxIlCghwcmlvcml0eRgDIAEoBUITukgQGg4Y6AcomPj/////////ARIdCgxsbG1fcHJvdmlkZXIYBCABKAlCB7pIBHICGCASHQoJbGxtX21vZGVsGAUgASgJQgq6SAdyBRABGIABEj0KCWZhbGxiYWNrcxgGIAMoCzIgLmFnZW50bWVzaC5jb25maWcudjEuTW9kZWxDaG9pY2VCCLpIBZIBAhAFIksKC01vZGVsQ2hvaWNlEh0KDGxsbV9wcm92aWRlchgBIAEoCUIHukgEcgIYIBIdCglsbG1fbW9kZWwYAiABKAlCCrpIB3IFEAEYgAEihAEKEkNyZWF0ZUFnZW50UmVxdWVzdBIgCgl0ZW5hbnRfaWQYASABKAlCDeBBArpIB3IFEAEYgAESLgoFYWdlbnQYAiABKAsyGi5hZ2VudG1lc2guY29uZmlnLnYxLkFnZW50QgPgQQISHAoKcmVxdWVzdF9pZBgDIAEoCUIIukgFcgMYgAEiQAoTQ3JlYXRlQWdlbnRSZXNwb25zZRIpCgVhZ2VudBgBIAEoCzIaLmFnZW50bWVzaC5jb25maWcudjEuQWdlbnQiVAoPR2V0QWdlbnRSZXF1ZXN0EiAKCXRlbmFudF9pZBgBIAEoCUIN4EECukgHcgUQARiAARIfCghhZ2VudF9pZBgCIAEoCUIN4EECukgHcgUQARiAASI9ChBHZXRBZ2VudFJlc3BvbnNlEikKBWFnZW50GAEgASgLMhouYWdlbnRtZXNoLmNvbmZpZy52MS5BZ2VudCKJAQoRTGlzdEFnZW50c1JlcXVlc3QSIAoJdGVuYW50X2lkGAEgASgJQg3gQQK6SAdyBRABGIABEhoKCXBhZ2Vfc2l6ZRgCIAEoBUIHukgEGgIoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxiAEBIYCgRza2lwGAQgASgFQgq6SAcaBRiQTigAIlkKEkxpc3RBZ2VudHNSZXNwb25zZRIqCgZhZ2VudHMYASADKAsyGi5hZ2VudG1lc2guY29uZmlnLnYxLkFnZW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSK1AQoSVXBkYXRlQWdlbnRSZXF1ZXN0EiAKCXRlbmFudF9pZBgBIAEoCUIN4EECukgHcgUQARiAARIuCgVhZ2VudBgCIAEoCzIaLmFnZW50bWVzaC5jb25maWcudjEuQWdlbnRCA+BBAhIvCgt1cGRhdGVfbWFzaxgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2sSHAoKcmVxdWVzdF9pZBgEIAEoCUIIukgFcgMYgAEiQAoTVXBkYXRlQWdlbnRSZXNwb25zZRIpCgVhZ2VudBgBIAEoCzIaLmFnZW50bWVzaC5jb25maWcudjEuQWdlbnQijAEKEkRlbGV0ZUFnZW50UmVxdWVzdBIgCgl0ZW5hbnRfaWQYASABKAlCDeBBArpIB3IFEAEYgAESHwoIYWdlbnRfaWQYAiABKAlCDeBBArpIB3IFEAEYgAESFQoEZXRhZxgDIAEoCUIHukgEcgIYQBIcCgpyZXF1ZXN0X2lkGAQgASgJQgi6SAVyAxiAASIVChNEZWxldGVBZ2VudFJlc3BvbnNlMoUHChJBZ2VudENvbmZpZ1NlcnZpY2USrgEKC0NyZWF0ZUFnZW50EicuYWdlbnRtZXNoLmNvbmZpZy52MS5DcmVhdGVBZ2VudFJlcXVlc3QaKC5hZ2VudG1lc2guY29uZmlnLnYxLkNyZWF0ZUFnZW50UmVzcG9uc2UiTIq1GBAKDGFnZW50czp3cml0ZRABgtPkkwIyOgVhZ2VudGIFYWdlbnQiIi9hcGkvdjEvdGVuYW50cy97dGVuYW50X2lkfS9hZ2VudHMSqwEKCEdldEFnZW50EiQuYWdlbnRtZXNoLmNvbmZpZy52MS5HZXRBZ2VudFJlcXVlc3QaJS5hZ2VudG1lc2guY29uZmlnLnYxLkdldEFnZW50UmVzcG9uc2UiUpACAYq1GA8KC2FnZW50czpyZWFkEAGC0+STAjZiBWFnZW50Ei0vYXBpL3YxL3RlbmFudHMve3RlbmFudF9pZH0vYWdlbnRzL3thZ2VudF9pZH0SnwEKCkxpc3RBZ2VudHMSJi5hZ2VudG1lc2guY29uZmlnLnYxLkxpc3RBZ2VudHNSZXF1ZXN0GicuYWdlbnRtZXNoLmNvbmZpZy52MS5MaXN0QWdlbnRzUmVzcG9uc2UiQJACAYq1GA8KC2FnZW50czpyZWFkEAGC0+STAiQSIi9hcGkvdjEvdGVuYW50cy97dGVuYW50X2lkfS9hZ2VudHMSvwEKC1VwZGF0ZUFnZW50EicuYWdlbnRtZXNoLmNvbmZpZy52MS5VcGRhdGVBZ2VudFJlcXVlc3QaKC5hZ2VudG1lc2guY29uZmlnLnYxLlVwZGF0ZUFnZW50UmVzcG9uc2UiXYq1GBAKDGFnZW50czp3cml0ZRABgtPkkwJDOgVhZ2VudGIFYWdlbnQyMy9hcGkvdjEvdGVuYW50cy97dGVuYW50X2lkfS9hZ2VudHMve2FnZW50LmFnZW50X2lkfRKrAQoLRGVsZXRlQWdlbnQSJy5hZ2VudG1lc2guY29uZmlnLnYxLkRlbGV0ZUFnZW50UmVxdWVzdBooLmFnZW50bWVzaC5jb25maWcudjEuRGVsZXRlQWdlbnRSZXNwb25zZSJJirUYEAoMYWdlbnRzOndyaXRlEAGC0+STAi8qLS9hcGkvdjEvdGVuYW50cy97dGVuYW50X2lkfS9hZ2VudHMve2FnZW50X2lkfWIGcHJvdG8z", [file_agentmesh_common_v1_auth_option, file_buf_validate_validate, file_google_api_annotations, file_google_api_field_behavior, file_google_protobuf_field_mask, file_google_protobuf_timestamp]);
 
 /**
  * How an agent answers.
@@ -46,7 +46,7 @@ export type Agent = Message<"agentmesh.config.v1.Agent"> & {
   description: string;
 
   /**
-   * Model provider: "anthropic" or "demo"; empty means "anthropic".
+   * Model provider: "anthropic", "openai" (any server that speaks Chat Completions) or "demo"; empty means "anthropic".
    *
    * @generated from field: string llm_provider = 4;
    */
@@ -118,12 +118,12 @@ export type Agent = Message<"agentmesh.config.v1.Agent"> & {
   /**
    * How long histories are compacted.
    *
-   * @generated from field: google.protobuf.Struct compaction_config = 14;
+   * @generated from field: agentmesh.config.v1.CompactionConfig compaction_config = 14;
    */
-  compactionConfig?: JsonObject | undefined;
+  compactionConfig?: CompactionConfig | undefined;
 
   /**
-   * Business adapter, such as "support".
+   * Business adapter: "ecommerce", "finance" or "support"; empty means none.
    *
    * @generated from field: string adapter = 15;
    */
@@ -137,11 +137,11 @@ export type Agent = Message<"agentmesh.config.v1.Agent"> & {
   plugins: string[];
 
   /**
-   * Model routes, first match wins.
+   * Model routes: the one with the highest priority whose condition holds decides; of equal ones the first.
    *
-   * @generated from field: repeated google.protobuf.Struct routes = 17;
+   * @generated from field: repeated agentmesh.config.v1.ModelRoute routes = 17;
    */
-  routes: JsonObject[];
+  routes: ModelRoute[];
 
   /**
    * True: answers when a caller names no agent. Setting it takes it from the agent that had it.
@@ -163,6 +163,13 @@ export type Agent = Message<"agentmesh.config.v1.Agent"> & {
    * @generated from field: string etag = 20;
    */
   etag: string;
+
+  /**
+   * Models for when the agent's own is not available, in order; used where no route matches.
+   *
+   * @generated from field: repeated agentmesh.config.v1.ModelChoice fallbacks = 24;
+   */
+  fallbacks: ModelChoice[];
 
   /**
    * Tenant that it belongs to.
@@ -192,6 +199,148 @@ export type Agent = Message<"agentmesh.config.v1.Agent"> & {
  */
 export const AgentSchema: GenMessage<Agent> = /*@__PURE__*/
   messageDesc(file_agentmesh_config_v1_agent_config_service, 0);
+
+/**
+ * How a long history is kept within the model's window.
+ *
+ * @generated from message agentmesh.config.v1.CompactionConfig
+ */
+export type CompactionConfig = Message<"agentmesh.config.v1.CompactionConfig"> & {
+  /**
+   * Preset that fills the gaps: "default", "customer_service", "coding_assistant" or "data_analysis"; empty means the
+   * adapter's, else "default".
+   *
+   * @generated from field: string preset = 1;
+   */
+  preset: string;
+
+  /**
+   * False: histories are trimmed from their beginning instead. Default true.
+   *
+   * @generated from field: optional bool enabled = 2;
+   */
+  enabled?: boolean | undefined;
+
+  /**
+   * Part of the model's window above which a history is compacted, 0.1 to 0.95.
+   *
+   * @generated from field: optional double threshold_ratio = 3;
+   */
+  thresholdRatio?: number | undefined;
+
+  /**
+   * What the summary shall keep; empty means the preset's.
+   *
+   * @generated from field: string summary_prompt = 4;
+   */
+  summaryPrompt: string;
+
+  /**
+   * Model that writes the summary; empty means the run's own.
+   *
+   * @generated from field: string summary_model = 5;
+   */
+  summaryModel: string;
+
+  /**
+   * Turns at the end that stay as they are, 1 to 50; default 3.
+   *
+   * @generated from field: optional int32 keep_turns = 6;
+   */
+  keepTurns?: number | undefined;
+};
+
+/**
+ * Describes the message agentmesh.config.v1.CompactionConfig.
+ * Use `create(CompactionConfigSchema)` to create a new message.
+ */
+export const CompactionConfigSchema: GenMessage<CompactionConfig> = /*@__PURE__*/
+  messageDesc(file_agentmesh_config_v1_agent_config_service, 1);
+
+/**
+ * A model for the requests that satisfy a condition.
+ *
+ * @generated from message agentmesh.config.v1.ModelRoute
+ */
+export type ModelRoute = Message<"agentmesh.config.v1.ModelRoute"> & {
+  /**
+   * Name for people and logs, 1 to 64 characters.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * CEL expression over `context` (the caller's map), `message` (length, has_images, language), `session` (message_count),
+   * `tenant` (tier) and `agent` (id); empty always holds. An expression that fails at run time counts as false.
+   *
+   * @generated from field: string condition = 2;
+   */
+  condition: string;
+
+  /**
+   * Higher ones are asked first; default 0.
+   *
+   * @generated from field: int32 priority = 3;
+   */
+  priority: number;
+
+  /**
+   * Provider; empty means the agent's.
+   *
+   * @generated from field: string llm_provider = 4;
+   */
+  llmProvider: string;
+
+  /**
+   * Model.
+   *
+   * @generated from field: string llm_model = 5;
+   */
+  llmModel: string;
+
+  /**
+   * Models for when this one is not available, in order.
+   *
+   * @generated from field: repeated agentmesh.config.v1.ModelChoice fallbacks = 6;
+   */
+  fallbacks: ModelChoice[];
+};
+
+/**
+ * Describes the message agentmesh.config.v1.ModelRoute.
+ * Use `create(ModelRouteSchema)` to create a new message.
+ */
+export const ModelRouteSchema: GenMessage<ModelRoute> = /*@__PURE__*/
+  messageDesc(file_agentmesh_config_v1_agent_config_service, 2);
+
+/**
+ * A model of a provider.
+ *
+ * @generated from message agentmesh.config.v1.ModelChoice
+ */
+export type ModelChoice = Message<"agentmesh.config.v1.ModelChoice"> & {
+  /**
+   * Provider; empty means the agent's.
+   *
+   * @generated from field: string llm_provider = 1;
+   */
+  llmProvider: string;
+
+  /**
+   * Model.
+   *
+   * @generated from field: string llm_model = 2;
+   */
+  llmModel: string;
+};
+
+/**
+ * Describes the message agentmesh.config.v1.ModelChoice.
+ * Use `create(ModelChoiceSchema)` to create a new message.
+ */
+export const ModelChoiceSchema: GenMessage<ModelChoice> = /*@__PURE__*/
+  messageDesc(file_agentmesh_config_v1_agent_config_service, 3);
 
 /**
  * The agent to create.
@@ -226,7 +375,7 @@ export type CreateAgentRequest = Message<"agentmesh.config.v1.CreateAgentRequest
  * Use `create(CreateAgentRequestSchema)` to create a new message.
  */
 export const CreateAgentRequestSchema: GenMessage<CreateAgentRequest> = /*@__PURE__*/
-  messageDesc(file_agentmesh_config_v1_agent_config_service, 1);
+  messageDesc(file_agentmesh_config_v1_agent_config_service, 4);
 
 /**
  * The created agent.
@@ -247,7 +396,7 @@ export type CreateAgentResponse = Message<"agentmesh.config.v1.CreateAgentRespon
  * Use `create(CreateAgentResponseSchema)` to create a new message.
  */
 export const CreateAgentResponseSchema: GenMessage<CreateAgentResponse> = /*@__PURE__*/
-  messageDesc(file_agentmesh_config_v1_agent_config_service, 2);
+  messageDesc(file_agentmesh_config_v1_agent_config_service, 5);
 
 /**
  * Which agent.
@@ -275,7 +424,7 @@ export type GetAgentRequest = Message<"agentmesh.config.v1.GetAgentRequest"> & {
  * Use `create(GetAgentRequestSchema)` to create a new message.
  */
 export const GetAgentRequestSchema: GenMessage<GetAgentRequest> = /*@__PURE__*/
-  messageDesc(file_agentmesh_config_v1_agent_config_service, 3);
+  messageDesc(file_agentmesh_config_v1_agent_config_service, 6);
 
 /**
  * An agent.
@@ -296,7 +445,7 @@ export type GetAgentResponse = Message<"agentmesh.config.v1.GetAgentResponse"> &
  * Use `create(GetAgentResponseSchema)` to create a new message.
  */
 export const GetAgentResponseSchema: GenMessage<GetAgentResponse> = /*@__PURE__*/
-  messageDesc(file_agentmesh_config_v1_agent_config_service, 4);
+  messageDesc(file_agentmesh_config_v1_agent_config_service, 7);
 
 /**
  * Which agents.
@@ -338,7 +487,7 @@ export type ListAgentsRequest = Message<"agentmesh.config.v1.ListAgentsRequest">
  * Use `create(ListAgentsRequestSchema)` to create a new message.
  */
 export const ListAgentsRequestSchema: GenMessage<ListAgentsRequest> = /*@__PURE__*/
-  messageDesc(file_agentmesh_config_v1_agent_config_service, 5);
+  messageDesc(file_agentmesh_config_v1_agent_config_service, 8);
 
 /**
  * A page of agents.
@@ -366,7 +515,7 @@ export type ListAgentsResponse = Message<"agentmesh.config.v1.ListAgentsResponse
  * Use `create(ListAgentsResponseSchema)` to create a new message.
  */
 export const ListAgentsResponseSchema: GenMessage<ListAgentsResponse> = /*@__PURE__*/
-  messageDesc(file_agentmesh_config_v1_agent_config_service, 6);
+  messageDesc(file_agentmesh_config_v1_agent_config_service, 9);
 
 /**
  * What to change.
@@ -408,7 +557,7 @@ export type UpdateAgentRequest = Message<"agentmesh.config.v1.UpdateAgentRequest
  * Use `create(UpdateAgentRequestSchema)` to create a new message.
  */
 export const UpdateAgentRequestSchema: GenMessage<UpdateAgentRequest> = /*@__PURE__*/
-  messageDesc(file_agentmesh_config_v1_agent_config_service, 7);
+  messageDesc(file_agentmesh_config_v1_agent_config_service, 10);
 
 /**
  * The changed agent.
@@ -429,7 +578,7 @@ export type UpdateAgentResponse = Message<"agentmesh.config.v1.UpdateAgentRespon
  * Use `create(UpdateAgentResponseSchema)` to create a new message.
  */
 export const UpdateAgentResponseSchema: GenMessage<UpdateAgentResponse> = /*@__PURE__*/
-  messageDesc(file_agentmesh_config_v1_agent_config_service, 8);
+  messageDesc(file_agentmesh_config_v1_agent_config_service, 11);
 
 /**
  * Which agent to delete.
@@ -471,7 +620,7 @@ export type DeleteAgentRequest = Message<"agentmesh.config.v1.DeleteAgentRequest
  * Use `create(DeleteAgentRequestSchema)` to create a new message.
  */
 export const DeleteAgentRequestSchema: GenMessage<DeleteAgentRequest> = /*@__PURE__*/
-  messageDesc(file_agentmesh_config_v1_agent_config_service, 9);
+  messageDesc(file_agentmesh_config_v1_agent_config_service, 12);
 
 /**
  * The agent is deleted.
@@ -486,7 +635,7 @@ export type DeleteAgentResponse = Message<"agentmesh.config.v1.DeleteAgentRespon
  * Use `create(DeleteAgentResponseSchema)` to create a new message.
  */
 export const DeleteAgentResponseSchema: GenMessage<DeleteAgentResponse> = /*@__PURE__*/
-  messageDesc(file_agentmesh_config_v1_agent_config_service, 10);
+  messageDesc(file_agentmesh_config_v1_agent_config_service, 13);
 
 /**
  * Agents: what a tenant configures to be talked to. In a path, `me` stands for the caller's tenant.

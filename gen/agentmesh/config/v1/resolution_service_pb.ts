@@ -7,8 +7,10 @@ import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2
 import { file_agentmesh_common_v1_auth_option } from "../../common/v1/auth_option_pb.ts";
 import type { Agent } from "./agent_config_service_pb.ts";
 import { file_agentmesh_config_v1_agent_config_service } from "./agent_config_service_pb.ts";
-import type { TenantLimits, TenantTier } from "./tenant_service_pb.ts";
+import type { InputGuard, TenantLimits, TenantTier } from "./tenant_service_pb.ts";
 import { file_agentmesh_config_v1_tenant_service } from "./tenant_service_pb.ts";
+import type { UserProfile } from "./user_profile_service_pb.ts";
+import { file_agentmesh_config_v1_user_profile_service } from "./user_profile_service_pb.ts";
 import { file_buf_validate_validate } from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
 import type { Message } from "@bufbuild/protobuf";
 
@@ -16,7 +18,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file agentmesh/config/v1/resolution_service.proto.
  */
 export const file_agentmesh_config_v1_resolution_service: GenFile = /*@__PURE__*/
-  fileDesc("CixhZ2VudG1lc2gvY29uZmlnL3YxL3Jlc29sdXRpb25fc2VydmljZS5wcm90bxITYWdlbnRtZXNoLmNvbmZpZy52MSIxChNSZXNvbHZlQWdlbnRSZXF1ZXN0EhoKCGFnZW50X2lkGAEgASgJQgi6SAVyAxiAASK+AQoUUmVzb2x2ZUFnZW50UmVzcG9uc2USKQoFYWdlbnQYASABKAsyGi5hZ2VudG1lc2guY29uZmlnLnYxLkFnZW50EjEKBmxpbWl0cxgCIAEoCzIhLmFnZW50bWVzaC5jb25maWcudjEuVGVuYW50TGltaXRzEi0KBHRpZXIYAyABKA4yHy5hZ2VudG1lc2guY29uZmlnLnYxLlRlbmFudFRpZXISGQoRdG9vbF9jb25maWdzX2pzb24YBCABKAkynQEKEVJlc29sdXRpb25TZXJ2aWNlEocBCgxSZXNvbHZlQWdlbnQSKC5hZ2VudG1lc2guY29uZmlnLnYxLlJlc29sdmVBZ2VudFJlcXVlc3QaKS5hZ2VudG1lc2guY29uZmlnLnYxLlJlc29sdmVBZ2VudFJlc3BvbnNlIiKQAgGKtRgbCgphZ2VudHM6cnVuCgthZ2VudHM6cmVhZBACYgZwcm90bzM", [file_agentmesh_common_v1_auth_option, file_agentmesh_config_v1_agent_config_service, file_agentmesh_config_v1_tenant_service, file_buf_validate_validate]);
+  fileDesc("CixhZ2VudG1lc2gvY29uZmlnL3YxL3Jlc29sdXRpb25fc2VydmljZS5wcm90bxITYWdlbnRtZXNoLmNvbmZpZy52MSJQChNSZXNvbHZlQWdlbnRSZXF1ZXN0EhoKCGFnZW50X2lkGAEgASgJQgi6SAVyAxiAARIdCgtlbmRfdXNlcl9pZBgCIAEoCUIIukgFcgMYgAEi5gMKFFJlc29sdmVBZ2VudFJlc3BvbnNlEikKBWFnZW50GAEgASgLMhouYWdlbnRtZXNoLmNvbmZpZy52MS5BZ2VudBIxCgZsaW1pdHMYAiABKAsyIS5hZ2VudG1lc2guY29uZmlnLnYxLlRlbmFudExpbWl0cxItCgR0aWVyGAMgASgOMh8uYWdlbnRtZXNoLmNvbmZpZy52MS5UZW5hbnRUaWVyEhkKEXRvb2xfY29uZmlnc19qc29uGAQgASgJEjQKC2lucHV0X2d1YXJkGAUgASgOMh8uYWdlbnRtZXNoLmNvbmZpZy52MS5JbnB1dEd1YXJkElIKDWNhbm5lZF9hbnN3ZXIYBiADKAsyOy5hZ2VudG1lc2guY29uZmlnLnYxLlJlc29sdmVBZ2VudFJlc3BvbnNlLkNhbm5lZEFuc3dlckVudHJ5EhYKDmNhY2hlZF9hbnN3ZXJzGAcgASgIEjYKDHVzZXJfcHJvZmlsZRgIIAEoCzIgLmFnZW50bWVzaC5jb25maWcudjEuVXNlclByb2ZpbGUSFwoPb3duX2NyZWRlbnRpYWxzGAkgAygJGjMKEUNhbm5lZEFuc3dlckVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEynQEKEVJlc29sdXRpb25TZXJ2aWNlEocBCgxSZXNvbHZlQWdlbnQSKC5hZ2VudG1lc2guY29uZmlnLnYxLlJlc29sdmVBZ2VudFJlcXVlc3QaKS5hZ2VudG1lc2guY29uZmlnLnYxLlJlc29sdmVBZ2VudFJlc3BvbnNlIiKQAgGKtRgbCgphZ2VudHM6cnVuCgthZ2VudHM6cmVhZBACYgZwcm90bzM", [file_agentmesh_common_v1_auth_option, file_agentmesh_config_v1_agent_config_service, file_agentmesh_config_v1_tenant_service, file_agentmesh_config_v1_user_profile_service, file_buf_validate_validate]);
 
 /**
  * Which agent.
@@ -30,6 +32,13 @@ export type ResolveAgentRequest = Message<"agentmesh.config.v1.ResolveAgentReque
    * @generated from field: string agent_id = 1;
    */
   agentId: string;
+
+  /**
+   * User whose profile is wanted; empty means none.
+   *
+   * @generated from field: string end_user_id = 2;
+   */
+  endUserId: string;
 };
 
 /**
@@ -72,6 +81,41 @@ export type ResolveAgentResponse = Message<"agentmesh.config.v1.ResolveAgentResp
    * @generated from field: string tool_configs_json = 4;
    */
   toolConfigsJson: string;
+
+  /**
+   * What happens to input that looks like an attempt to take over the model; never UNSPECIFIED.
+   *
+   * @generated from field: agentmesh.config.v1.InputGuard input_guard = 5;
+   */
+  inputGuard: InputGuard;
+
+  /**
+   * Answer by language tag for when no model is available.
+   *
+   * @generated from field: map<string, string> canned_answer = 6;
+   */
+  cannedAnswer: { [key: string]: string };
+
+  /**
+   * Whether earlier answers may be given again when no model is available.
+   *
+   * @generated from field: bool cached_answers = 7;
+   */
+  cachedAnswers: boolean;
+
+  /**
+   * The user's profile, if there is one.
+   *
+   * @generated from field: agentmesh.config.v1.UserProfile user_profile = 8;
+   */
+  userProfile?: UserProfile | undefined;
+
+  /**
+   * Providers for which the tenant has a credential of its own; ModelCredentialService.RevealModelCredential gives it.
+   *
+   * @generated from field: repeated string own_credentials = 9;
+   */
+  ownCredentials: string[];
 };
 
 /**

@@ -10,13 +10,133 @@ import { file_agentmesh_common_v1_content } from "../../common/v1/content_pb.ts"
 import type { Tool } from "./tool_service_pb.ts";
 import { file_agentmesh_tool_v1_tool_service } from "./tool_service_pb.ts";
 import { file_buf_validate_validate } from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
+import { file_google_api_field_behavior } from "../../../google/api/field_behavior_pb.ts";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file agentmesh/tool/v1/tool_execution_service.proto.
  */
 export const file_agentmesh_tool_v1_tool_execution_service: GenFile = /*@__PURE__*/
-  fileDesc("Ci5hZ2VudG1lc2gvdG9vbC92MS90b29sX2V4ZWN1dGlvbl9zZXJ2aWNlLnByb3RvEhFhZ2VudG1lc2gudG9vbC52MSI2ChREZXNjcmliZVRvb2xzUmVxdWVzdBIeCgVuYW1lcxgBIAMoCUIPukgMkgEJEIABIgRyAhhAIj8KFURlc2NyaWJlVG9vbHNSZXNwb25zZRImCgV0b29scxgBIAMoCzIXLmFnZW50bWVzaC50b29sLnYxLlRvb2wi/gEKEkV4ZWN1dGVUb29sUmVxdWVzdBIXCgR0b29sGAEgASgJQgm6SAZyBBABGEASIQoOYXJndW1lbnRzX2pzb24YAiABKAlCCbpIBnIEKICAQBIbCgdjYWxsX2lkGAMgASgJQgq6SAdyBRABGIABEhgKBnJ1bl9pZBgEIAEoCUIIukgFcgMYgAESHAoKc2Vzc2lvbl9pZBgFIAEoCUIIukgFcgMYgAESGgoIYWdlbnRfaWQYBiABKAlCCLpIBXIDGIABEh0KC2VuZF91c2VyX2lkGAcgASgJQgi6SAVyAxiAARIcCgpyZXF1ZXN0X2lkGAggASgJQgi6SAVyAxiAAiKEAQoTRXhlY3V0ZVRvb2xSZXNwb25zZRIzCghwcm9ncmVzcxgBIAEoCzIfLmFnZW50bWVzaC50b29sLnYxLlRvb2xQcm9ncmVzc0gAEi8KBnJlc3VsdBgCIAEoCzIdLmFnZW50bWVzaC50b29sLnYxLlRvb2xSZXN1bHRIAEIHCgVmcmFtZSIxCgxUb29sUHJvZ3Jlc3MSDwoHbWVzc2FnZRgBIAEoCRIQCghmcmFjdGlvbhgCIAEoASKSAQoKVG9vbFJlc3VsdBIxCgdjb250ZW50GAEgAygLMiAuYWdlbnRtZXNoLmNvbW1vbi52MS5Db250ZW50UGFydBIXCg9zdHJ1Y3R1cmVkX2pzb24YAiABKAkSEAoIaXNfZXJyb3IYAyABKAgSEwoLZHVyYXRpb25fbXMYBCABKAMSEQoJdHJ1bmNhdGVkGAUgASgIMqECChRUb29sRXhlY3V0aW9uU2VydmljZRKFAQoNRGVzY3JpYmVUb29scxInLmFnZW50bWVzaC50b29sLnYxLkRlc2NyaWJlVG9vbHNSZXF1ZXN0GiguYWdlbnRtZXNoLnRvb2wudjEuRGVzY3JpYmVUb29sc1Jlc3BvbnNlIiGQAgGKtRgaCgphZ2VudHM6cnVuCgp0b29sczpyZWFkEAISgAEKC0V4ZWN1dGVUb29sEiUuYWdlbnRtZXNoLnRvb2wudjEuRXhlY3V0ZVRvb2xSZXF1ZXN0GiYuYWdlbnRtZXNoLnRvb2wudjEuRXhlY3V0ZVRvb2xSZXNwb25zZSIgirUYHAoKYWdlbnRzOnJ1bgoMdG9vbHM6aW52b2tlEAIwAWIGcHJvdG8z", [file_agentmesh_common_v1_auth_option, file_agentmesh_common_v1_content, file_agentmesh_tool_v1_tool_service, file_buf_validate_validate]);
+  fileDesc("Ci5hZ2VudG1lc2gvdG9vbC92MS90b29sX2V4ZWN1dGlvbl9zZXJ2aWNlLnByb3RvEhFhZ2VudG1lc2gudG9vbC52MSKTAQoVUmVhZFRvb2xPdXRwdXRSZXF1ZXN0EiEKCnNlc3Npb25faWQYASABKAlCDeBBArpIB3IFEAEYgAESHgoHY2FsbF9pZBgCIAEoCUIN4EECukgHcgUQARiAARIXCgZvZmZzZXQYAyABKANCB7pIBCICKAASHgoJbWF4X2J5dGVzGAQgASgFQgu6SAgaBhiAgBAoACJQChZSZWFkVG9vbE91dHB1dFJlc3BvbnNlEgwKBHRleHQYASABKAkSEwoLdG90YWxfYnl0ZXMYAiABKAMSEwoLbmV4dF9vZmZzZXQYAyABKAMiOQoUTGlzdE9wZW5Ub2Rvc1JlcXVlc3QSIQoKc2Vzc2lvbl9pZBgBIAEoCUIN4EECukgHcgUQARiAASImChVMaXN0T3BlblRvZG9zUmVzcG9uc2USDQoFdG9kb3MYASADKAkiNgoURGVzY3JpYmVUb29sc1JlcXVlc3QSHgoFbmFtZXMYASADKAlCD7pIDJIBCRCAASIEcgIYQCI/ChVEZXNjcmliZVRvb2xzUmVzcG9uc2USJgoFdG9vbHMYASADKAsyFy5hZ2VudG1lc2gudG9vbC52MS5Ub29sIv4BChJFeGVjdXRlVG9vbFJlcXVlc3QSFwoEdG9vbBgBIAEoCUIJukgGcgQQARhAEiEKDmFyZ3VtZW50c19qc29uGAIgASgJQgm6SAZyBCiAgEASGwoHY2FsbF9pZBgDIAEoCUIKukgHcgUQARiAARIYCgZydW5faWQYBCABKAlCCLpIBXIDGIABEhwKCnNlc3Npb25faWQYBSABKAlCCLpIBXIDGIABEhoKCGFnZW50X2lkGAYgASgJQgi6SAVyAxiAARIdCgtlbmRfdXNlcl9pZBgHIAEoCUIIukgFcgMYgAESHAoKcmVxdWVzdF9pZBgIIAEoCUIIukgFcgMYgAIihAEKE0V4ZWN1dGVUb29sUmVzcG9uc2USMwoIcHJvZ3Jlc3MYASABKAsyHy5hZ2VudG1lc2gudG9vbC52MS5Ub29sUHJvZ3Jlc3NIABIvCgZyZXN1bHQYAiABKAsyHS5hZ2VudG1lc2gudG9vbC52MS5Ub29sUmVzdWx0SABCBwoFZnJhbWUiMQoMVG9vbFByb2dyZXNzEg8KB21lc3NhZ2UYASABKAkSEAoIZnJhY3Rpb24YAiABKAEiMgoOVG9vbEVzY2FsYXRpb24SDgoGcmVhc29uGAEgASgJEhAKCHByaW9yaXR5GAIgASgJIvEBCgpUb29sUmVzdWx0EjEKB2NvbnRlbnQYASADKAsyIC5hZ2VudG1lc2guY29tbW9uLnYxLkNvbnRlbnRQYXJ0EhcKD3N0cnVjdHVyZWRfanNvbhgCIAEoCRIQCghpc19lcnJvchgDIAEoCBITCgtkdXJhdGlvbl9tcxgEIAEoAxIRCgl0cnVuY2F0ZWQYBSABKAgSFwoKY2FsbHNfbGVmdBgGIAEoBUgAiAEBEjUKCmVzY2FsYXRpb24YByABKAsyIS5hZ2VudG1lc2gudG9vbC52MS5Ub29sRXNjYWxhdGlvbkINCgtfY2FsbHNfbGVmdDK2BAoUVG9vbEV4ZWN1dGlvblNlcnZpY2UShQEKDURlc2NyaWJlVG9vbHMSJy5hZ2VudG1lc2gudG9vbC52MS5EZXNjcmliZVRvb2xzUmVxdWVzdBooLmFnZW50bWVzaC50b29sLnYxLkRlc2NyaWJlVG9vbHNSZXNwb25zZSIhkAIBirUYGgoKYWdlbnRzOnJ1bgoKdG9vbHM6cmVhZBACEoABCgtFeGVjdXRlVG9vbBIlLmFnZW50bWVzaC50b29sLnYxLkV4ZWN1dGVUb29sUmVxdWVzdBomLmFnZW50bWVzaC50b29sLnYxLkV4ZWN1dGVUb29sUmVzcG9uc2UiIIq1GBwKCmFnZW50czpydW4KDHRvb2xzOmludm9rZRACMAESigEKDlJlYWRUb29sT3V0cHV0EiguYWdlbnRtZXNoLnRvb2wudjEuUmVhZFRvb2xPdXRwdXRSZXF1ZXN0GikuYWdlbnRtZXNoLnRvb2wudjEuUmVhZFRvb2xPdXRwdXRSZXNwb25zZSIjkAIBirUYHAoKYWdlbnRzOnJ1bgoMdG9vbHM6aW52b2tlEAIShQEKDUxpc3RPcGVuVG9kb3MSJy5hZ2VudG1lc2gudG9vbC52MS5MaXN0T3BlblRvZG9zUmVxdWVzdBooLmFnZW50bWVzaC50b29sLnYxLkxpc3RPcGVuVG9kb3NSZXNwb25zZSIhkAIBirUYGgoKYWdlbnRzOnJ1bgoKdG9vbHM6cmVhZBACYgZwcm90bzM", [file_agentmesh_common_v1_auth_option, file_agentmesh_common_v1_content, file_agentmesh_tool_v1_tool_service, file_buf_validate_validate, file_google_api_field_behavior]);
+
+/**
+ * Which part of which output.
+ *
+ * @generated from message agentmesh.tool.v1.ReadToolOutputRequest
+ */
+export type ReadToolOutputRequest = Message<"agentmesh.tool.v1.ReadToolOutputRequest"> & {
+  /**
+   * `ses_…`; a call of another session is not found.
+   *
+   * @generated from field: string session_id = 1;
+   */
+  sessionId: string;
+
+  /**
+   * `call_…`.
+   *
+   * @generated from field: string call_id = 2;
+   */
+  callId: string;
+
+  /**
+   * First byte, in UTF-8 bytes of the whole text.
+   *
+   * @generated from field: int64 offset = 3;
+   */
+  offset: bigint;
+
+  /**
+   * Most bytes; 0 means 16 384.
+   *
+   * @generated from field: int32 max_bytes = 4;
+   */
+  maxBytes: number;
+};
+
+/**
+ * Describes the message agentmesh.tool.v1.ReadToolOutputRequest.
+ * Use `create(ReadToolOutputRequestSchema)` to create a new message.
+ */
+export const ReadToolOutputRequestSchema: GenMessage<ReadToolOutputRequest> = /*@__PURE__*/
+  messageDesc(file_agentmesh_tool_v1_tool_execution_service, 0);
+
+/**
+ * A part of an output.
+ *
+ * @generated from message agentmesh.tool.v1.ReadToolOutputResponse
+ */
+export type ReadToolOutputResponse = Message<"agentmesh.tool.v1.ReadToolOutputResponse"> & {
+  /**
+   * The text, beginning and ending with a whole character.
+   *
+   * @generated from field: string text = 1;
+   */
+  text: string;
+
+  /**
+   * Bytes of the whole text as far as it was kept.
+   *
+   * @generated from field: int64 total_bytes = 2;
+   */
+  totalBytes: bigint;
+
+  /**
+   * Where the next part begins; 0 at the end.
+   *
+   * @generated from field: int64 next_offset = 3;
+   */
+  nextOffset: bigint;
+};
+
+/**
+ * Describes the message agentmesh.tool.v1.ReadToolOutputResponse.
+ * Use `create(ReadToolOutputResponseSchema)` to create a new message.
+ */
+export const ReadToolOutputResponseSchema: GenMessage<ReadToolOutputResponse> = /*@__PURE__*/
+  messageDesc(file_agentmesh_tool_v1_tool_execution_service, 1);
+
+/**
+ * Which session.
+ *
+ * @generated from message agentmesh.tool.v1.ListOpenTodosRequest
+ */
+export type ListOpenTodosRequest = Message<"agentmesh.tool.v1.ListOpenTodosRequest"> & {
+  /**
+   * `ses_…`.
+   *
+   * @generated from field: string session_id = 1;
+   */
+  sessionId: string;
+};
+
+/**
+ * Describes the message agentmesh.tool.v1.ListOpenTodosRequest.
+ * Use `create(ListOpenTodosRequestSchema)` to create a new message.
+ */
+export const ListOpenTodosRequestSchema: GenMessage<ListOpenTodosRequest> = /*@__PURE__*/
+  messageDesc(file_agentmesh_tool_v1_tool_execution_service, 2);
+
+/**
+ * The open todos.
+ *
+ * @generated from message agentmesh.tool.v1.ListOpenTodosResponse
+ */
+export type ListOpenTodosResponse = Message<"agentmesh.tool.v1.ListOpenTodosResponse"> & {
+  /**
+   * Their texts, in order.
+   *
+   * @generated from field: repeated string todos = 1;
+   */
+  todos: string[];
+};
+
+/**
+ * Describes the message agentmesh.tool.v1.ListOpenTodosResponse.
+ * Use `create(ListOpenTodosResponseSchema)` to create a new message.
+ */
+export const ListOpenTodosResponseSchema: GenMessage<ListOpenTodosResponse> = /*@__PURE__*/
+  messageDesc(file_agentmesh_tool_v1_tool_execution_service, 3);
 
 /**
  * Which tools.
@@ -37,7 +157,7 @@ export type DescribeToolsRequest = Message<"agentmesh.tool.v1.DescribeToolsReque
  * Use `create(DescribeToolsRequestSchema)` to create a new message.
  */
 export const DescribeToolsRequestSchema: GenMessage<DescribeToolsRequest> = /*@__PURE__*/
-  messageDesc(file_agentmesh_tool_v1_tool_execution_service, 0);
+  messageDesc(file_agentmesh_tool_v1_tool_execution_service, 4);
 
 /**
  * The tools.
@@ -58,7 +178,7 @@ export type DescribeToolsResponse = Message<"agentmesh.tool.v1.DescribeToolsResp
  * Use `create(DescribeToolsResponseSchema)` to create a new message.
  */
 export const DescribeToolsResponseSchema: GenMessage<DescribeToolsResponse> = /*@__PURE__*/
-  messageDesc(file_agentmesh_tool_v1_tool_execution_service, 1);
+  messageDesc(file_agentmesh_tool_v1_tool_execution_service, 5);
 
 /**
  * One tool call.
@@ -128,7 +248,7 @@ export type ExecuteToolRequest = Message<"agentmesh.tool.v1.ExecuteToolRequest">
  * Use `create(ExecuteToolRequestSchema)` to create a new message.
  */
 export const ExecuteToolRequestSchema: GenMessage<ExecuteToolRequest> = /*@__PURE__*/
-  messageDesc(file_agentmesh_tool_v1_tool_execution_service, 2);
+  messageDesc(file_agentmesh_tool_v1_tool_execution_service, 6);
 
 /**
  * One frame of an execution.
@@ -165,7 +285,7 @@ export type ExecuteToolResponse = Message<"agentmesh.tool.v1.ExecuteToolResponse
  * Use `create(ExecuteToolResponseSchema)` to create a new message.
  */
 export const ExecuteToolResponseSchema: GenMessage<ExecuteToolResponse> = /*@__PURE__*/
-  messageDesc(file_agentmesh_tool_v1_tool_execution_service, 3);
+  messageDesc(file_agentmesh_tool_v1_tool_execution_service, 7);
 
 /**
  * A sign of progress.
@@ -193,7 +313,35 @@ export type ToolProgress = Message<"agentmesh.tool.v1.ToolProgress"> & {
  * Use `create(ToolProgressSchema)` to create a new message.
  */
 export const ToolProgressSchema: GenMessage<ToolProgress> = /*@__PURE__*/
-  messageDesc(file_agentmesh_tool_v1_tool_execution_service, 4);
+  messageDesc(file_agentmesh_tool_v1_tool_execution_service, 8);
+
+/**
+ * A tool asks for people.
+ *
+ * @generated from message agentmesh.tool.v1.ToolEscalation
+ */
+export type ToolEscalation = Message<"agentmesh.tool.v1.ToolEscalation"> & {
+  /**
+   * Why.
+   *
+   * @generated from field: string reason = 1;
+   */
+  reason: string;
+
+  /**
+   * "low", "normal" or "high".
+   *
+   * @generated from field: string priority = 2;
+   */
+  priority: string;
+};
+
+/**
+ * Describes the message agentmesh.tool.v1.ToolEscalation.
+ * Use `create(ToolEscalationSchema)` to create a new message.
+ */
+export const ToolEscalationSchema: GenMessage<ToolEscalation> = /*@__PURE__*/
+  messageDesc(file_agentmesh_tool_v1_tool_execution_service, 9);
 
 /**
  * What a tool answered.
@@ -230,11 +378,25 @@ export type ToolResult = Message<"agentmesh.tool.v1.ToolResult"> & {
   durationMs: bigint;
 
   /**
-   * True: the content was cut at the tool's output limit.
+   * True: the content was cut at the tool's output limit; the whole text can be read with ReadToolOutput.
    *
    * @generated from field: bool truncated = 5;
    */
   truncated: boolean;
+
+  /**
+   * Calls of this tool that the tenant has left in the current minute; absent where there is no limit.
+   *
+   * @generated from field: optional int32 calls_left = 6;
+   */
+  callsLeft?: number | undefined;
+
+  /**
+   * Set when the agent hands the conversation to people.
+   *
+   * @generated from field: agentmesh.tool.v1.ToolEscalation escalation = 7;
+   */
+  escalation?: ToolEscalation | undefined;
 };
 
 /**
@@ -242,7 +404,7 @@ export type ToolResult = Message<"agentmesh.tool.v1.ToolResult"> & {
  * Use `create(ToolResultSchema)` to create a new message.
  */
 export const ToolResultSchema: GenMessage<ToolResult> = /*@__PURE__*/
-  messageDesc(file_agentmesh_tool_v1_tool_execution_service, 5);
+  messageDesc(file_agentmesh_tool_v1_tool_execution_service, 10);
 
 /**
  * For the agent service: describe and execute tools on behalf of a run's principal.
@@ -269,6 +431,26 @@ export const ToolExecutionService: GenService<{
     methodKind: "server_streaming";
     input: typeof ExecuteToolRequestSchema;
     output: typeof ExecuteToolResponseSchema;
+  },
+  /**
+   * Reads the whole output of an earlier call of the session, of which the model was shown less.
+   *
+   * @generated from rpc agentmesh.tool.v1.ToolExecutionService.ReadToolOutput
+   */
+  readToolOutput: {
+    methodKind: "unary";
+    input: typeof ReadToolOutputRequestSchema;
+    output: typeof ReadToolOutputResponseSchema;
+  },
+  /**
+   * Lists the open todos of a session.
+   *
+   * @generated from rpc agentmesh.tool.v1.ToolExecutionService.ListOpenTodos
+   */
+  listOpenTodos: {
+    methodKind: "unary";
+    input: typeof ListOpenTodosRequestSchema;
+    output: typeof ListOpenTodosResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_agentmesh_tool_v1_tool_execution_service, 0);

@@ -18,7 +18,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file agentmesh/tool/v1/tool_service.proto.
  */
 export const file_agentmesh_tool_v1_tool_service: GenFile = /*@__PURE__*/
-  fileDesc("CiRhZ2VudG1lc2gvdG9vbC92MS90b29sX3NlcnZpY2UucHJvdG8SEWFnZW50bWVzaC50b29sLnYxIvEBCgRUb29sEg8KB3Rvb2xfaWQYASABKAkSDAoEbmFtZRgCIAEoCRITCgtkZXNjcmlwdGlvbhgDIAEoCRIZChFpbnB1dF9zY2hlbWFfanNvbhgEIAEoCRIsCgRyaXNrGAUgASgOMh4uYWdlbnRtZXNoLmNvbW1vbi52MS5SaXNrQ2xhc3MSGAoQY29uY3VycmVuY3lfc2FmZRgGIAEoCBISCgppZGVtcG90ZW50GAcgASgIEhAKCGJ1aWx0X2luGAggASgIEhIKCnRpbWVvdXRfbXMYCSABKAUSGAoQbWF4X291dHB1dF9ieXRlcxgKIAEoBSJMChBMaXN0VG9vbHNSZXF1ZXN0EhoKCXBhZ2Vfc2l6ZRgBIAEoBUIHukgEGgIoABIcCgpwYWdlX3Rva2VuGAIgASgJQgi6SAVyAxiAECJUChFMaXN0VG9vbHNSZXNwb25zZRImCgV0b29scxgBIAMoCzIXLmFnZW50bWVzaC50b29sLnYxLlRvb2wSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIjAKDkdldFRvb2xSZXF1ZXN0Eh4KB3Rvb2xfaWQYASABKAlCDeBBArpIB3IFEAEYgAEiOAoPR2V0VG9vbFJlc3BvbnNlEiUKBHRvb2wYASABKAsyFy5hZ2VudG1lc2gudG9vbC52MS5Ub29sMqECCgtUb29sU2VydmljZRKCAQoJTGlzdFRvb2xzEiMuYWdlbnRtZXNoLnRvb2wudjEuTGlzdFRvb2xzUmVxdWVzdBokLmFnZW50bWVzaC50b29sLnYxLkxpc3RUb29sc1Jlc3BvbnNlIiqQAgGKtRgOCgp0b29sczpyZWFkEAGC0+STAg8SDS9hcGkvdjEvdG9vbHMSjAEKB0dldFRvb2wSIS5hZ2VudG1lc2gudG9vbC52MS5HZXRUb29sUmVxdWVzdBoiLmFnZW50bWVzaC50b29sLnYxLkdldFRvb2xSZXNwb25zZSI6kAIBirUYDgoKdG9vbHM6cmVhZBABgtPkkwIfYgR0b29sEhcvYXBpL3YxL3Rvb2xzL3t0b29sX2lkfWIGcHJvdG8z", [file_agentmesh_common_v1_auth_option, file_agentmesh_common_v1_risk, file_buf_validate_validate, file_google_api_annotations, file_google_api_field_behavior]);
+  fileDesc("CiRhZ2VudG1lc2gvdG9vbC92MS90b29sX3NlcnZpY2UucHJvdG8SEWFnZW50bWVzaC50b29sLnYxItYCCgRUb29sEg8KB3Rvb2xfaWQYASABKAkSDAoEbmFtZRgCIAEoCRITCgtkZXNjcmlwdGlvbhgDIAEoCRIZChFpbnB1dF9zY2hlbWFfanNvbhgEIAEoCRIsCgRyaXNrGAUgASgOMh4uYWdlbnRtZXNoLmNvbW1vbi52MS5SaXNrQ2xhc3MSGAoQY29uY3VycmVuY3lfc2FmZRgGIAEoCBISCgppZGVtcG90ZW50GAcgASgIEhAKCGJ1aWx0X2luGAggASgIEhIKCnRpbWVvdXRfbXMYCSABKAUSGAoQbWF4X291dHB1dF9ieXRlcxgKIAEoBRIRCgllcGhlbWVyYWwYCyABKAUSEwoLcGVybWlzc2lvbnMYDCADKAkSGAoQY2FsbHNfcGVyX21pbnV0ZRgNIAEoBRIQCghjYXRlZ29yeRgOIAEoCRIPCgd2ZXJzaW9uGA8gASgJIkwKEExpc3RUb29sc1JlcXVlc3QSGgoJcGFnZV9zaXplGAEgASgFQge6SAQaAigAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGIAQIlQKEUxpc3RUb29sc1Jlc3BvbnNlEiYKBXRvb2xzGAEgAygLMhcuYWdlbnRtZXNoLnRvb2wudjEuVG9vbBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiMAoOR2V0VG9vbFJlcXVlc3QSHgoHdG9vbF9pZBgBIAEoCUIN4EECukgHcgUQARiAASI4Cg9HZXRUb29sUmVzcG9uc2USJQoEdG9vbBgBIAEoCzIXLmFnZW50bWVzaC50b29sLnYxLlRvb2wyoQIKC1Rvb2xTZXJ2aWNlEoIBCglMaXN0VG9vbHMSIy5hZ2VudG1lc2gudG9vbC52MS5MaXN0VG9vbHNSZXF1ZXN0GiQuYWdlbnRtZXNoLnRvb2wudjEuTGlzdFRvb2xzUmVzcG9uc2UiKpACAYq1GA4KCnRvb2xzOnJlYWQQAYLT5JMCDxINL2FwaS92MS90b29scxKMAQoHR2V0VG9vbBIhLmFnZW50bWVzaC50b29sLnYxLkdldFRvb2xSZXF1ZXN0GiIuYWdlbnRtZXNoLnRvb2wudjEuR2V0VG9vbFJlc3BvbnNlIjqQAgGKtRgOCgp0b29sczpyZWFkEAGC0+STAh9iBHRvb2wSFy9hcGkvdjEvdG9vbHMve3Rvb2xfaWR9YgZwcm90bzM", [file_agentmesh_common_v1_auth_option, file_agentmesh_common_v1_risk, file_buf_validate_validate, file_google_api_annotations, file_google_api_field_behavior]);
 
 /**
  * A tool.
@@ -95,6 +95,41 @@ export type Tool = Message<"agentmesh.tool.v1.Tool"> & {
    * @generated from field: int32 max_output_bytes = 10;
    */
   maxOutputBytes: number;
+
+  /**
+   * How many of its newest results the model keeps seeing in full; older ones can be read again by their call. 0 means all.
+   *
+   * @generated from field: int32 ephemeral = 11;
+   */
+  ephemeral: number;
+
+  /**
+   * Scopes that the caller's credential must have, besides those of the run itself.
+   *
+   * @generated from field: repeated string permissions = 12;
+   */
+  permissions: string[];
+
+  /**
+   * Most calls a minute of one tenant; 0 means no limit of its own.
+   *
+   * @generated from field: int32 calls_per_minute = 13;
+   */
+  callsPerMinute: number;
+
+  /**
+   * Kind of tool, such as "compute" or "commerce".
+   *
+   * @generated from field: string category = 14;
+   */
+  category: string;
+
+  /**
+   * Version of the tool, such as "1.0.0".
+   *
+   * @generated from field: string version = 15;
+   */
+  version: string;
 };
 
 /**

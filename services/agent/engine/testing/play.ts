@@ -3,8 +3,9 @@ import { refusal } from "#platform/testing/model-server/check-request.ts";
 import { toMessagesBody } from "../../llm/anthropic-request.ts";
 import type { ModelMessage } from "../../llm/chat-model.ts";
 import { type Script, type ScriptedModel, scriptedModel } from "../../llm/testing/scripted-model.ts";
-import type { EngineEvent, LoopResult } from "../events.ts";
-import { type LoopInput, runLoop } from "../loop.ts";
+import type { EngineEvent, LoopResult, ModelUsage } from "../events.ts";
+import { runLoop } from "../loop.ts";
+import type { LoopInput, ModelRung } from "../loop-input.ts";
 import type { ExecuteTool, ToolOutcome, ToolSpec } from "../tool-spec.ts";
 
 export interface Played {
@@ -18,7 +19,9 @@ export interface Played {
   executed: string[];
 }
 
-export type PlayOptions = Partial<Omit<LoopInput, "tools" | "executeTool" | "limits" | "model">> & {
+export type PlayOptions = Partial<Omit<LoopInput, "tools" | "executeTool" | "limits" | "models">> & {
+  /** The ladder; without it there is the scripted model alone. All rungs without a model of their own play the scripts. */
+  rungs?: Partial<ModelRung>[];
   tools?: Record<string, Tool>;
   limits?: Partial<LoopInput["limits"]>;
   /** Told of each event before the loop goes on. */
@@ -41,11 +44,10 @@ export function answers(said: string): ToolOutcome {
 export async function play(scripts: Script[], options: PlayOptions = {}): Promise<Played> {
   const model = scriptedModel(...scripts);
   const executed: string[] = [];
-  const { tools = {}, limits, onEvent, ...rest } = options;
-  let ids = 0;
+  const { tools = {}, limits, onEvent, rungs = [{}], ...rest } = options;
+  const ids: Record<string, number> = {};
   const input: LoopInput = {
-    model,
-    modelName: "m-1",
+    models: rungs.map((rung) => ({ kind: "primary", model, modelName: "m-1", contextWindow: 200_000, ...rung })),
     system: "Be brief.",
     history: [user("Go")],
     tools: Object.entries(tools).map(([name, { run: _run, ...spec }]) => ({
@@ -59,7 +61,11 @@ export async function play(scripts: Script[], options: PlayOptions = {}): Promis
       return (await tools[call.name]?.run?.(call, signal, onProgress)) ?? answers(`${call.name} ran`);
     },
     requireDoneTool: false,
-    newItemId: (kind) => `${kind}_${++ids}`,
+    newItemId(kind) {
+      const n = (ids[kind] ?? 0) + 1;
+      ids[kind] = n;
+      return `${kind}_${n}`;
+    },
     signal: new AbortController().signal,
     ...rest,
     limits: { maxIterations: 10, maxTokens: 1_000, ...limits },
@@ -83,9 +89,14 @@ export async function play(scripts: Script[], options: PlayOptions = {}): Promis
     error = e;
   }
   checkEvents(events);
+  checkIds(history.slice(input.history.length));
   checkHistory(history, input);
-  return { events, result, error, history, model, executed };
+  if (result !== undefined) checkUsage(events, result);
+  for (const request of model.requests) request.messages = withoutIds(request.messages);
+  return { events, result, error, history: withoutIds(history), model, executed };
 }
+
+const betweenSteps = new Set(["notice", "model_called", "context_compacted", "tool_outputs_evicted"]);
 
 /** Steps and items begin and end once, in order; deltas fit together and make up what completes them. */
 function checkEvents(events: EngineEvent[]): void {
@@ -111,7 +122,7 @@ function checkEvents(events: EngineEvent[]): void {
       inStep = true;
       continue;
     }
-    if (event.type === "notice") continue;
+    if (betweenSteps.has(event.type)) continue;
     assert.ok(inStep, `${event.type} outside of a step`);
     if (event.type === "message_started") open.set(event.itemId, { text: "", bytes: 0, kind: "message" });
     if (event.type === "tool_call_started") open.set(event.itemId, { text: "", bytes: 0, kind: "call" });
@@ -138,6 +149,28 @@ function checkEvents(events: EngineEvent[]): void {
     }
   }
   assert.equal(inStep, false, "the last step is completed");
+}
+
+/** Each message that a run adds has its own id, and a message that was shown has that of its item. */
+function checkIds(added: ModelMessage[]): void {
+  const ids = added.map(({ id }) => id);
+  assert.ok(
+    ids.every((id) => id?.startsWith("msg_")),
+    "every message has an id",
+  );
+  assert.equal(new Set(ids).size, ids.length, "no two have the same");
+}
+
+/** What is booked is what the run says it used. */
+function checkUsage(events: EngineEvent[], result: LoopResult): void {
+  const tokens = (usages: ModelUsage[]) =>
+    usages.reduce((sum, u) => sum + u.inputTokens + u.cacheReadTokens + u.cacheWriteTokens + u.outputTokens, 0);
+  const booked = events.flatMap((event) => (event.type === "model_called" ? [event.usage] : []));
+  assert.equal(tokens(booked), tokens(result.usage));
+}
+
+function withoutIds(messages: readonly ModelMessage[]): ModelMessage[] {
+  return messages.map(({ id: _id, ...message }) => message as ModelMessage);
 }
 
 /** The next request, with another message of the user, would be accepted. */

@@ -1,4 +1,4 @@
-import { ToolError } from "../../errors.ts";
+import { ToolError } from "#platform/plugin/tool-error.ts";
 import { CONSTANTS, FUNCTIONS } from "./functions.ts";
 import { add, divide, multiply, negate, power, ratio, remainder, type Value } from "./value.ts";
 

@@ -1,4 +1,4 @@
-import { ToolError } from "../../errors.ts";
+import { ToolError } from "#platform/plugin/tool-error.ts";
 import {
   cleaned,
   compare,

@@ -1,4 +1,4 @@
-import { ToolError } from "../../errors.ts";
+import { ToolError } from "#platform/plugin/tool-error.ts";
 
 /** A fraction in lowest terms with a positive denominator. */
 export interface Rational {

@@ -1,0 +1,207 @@
+import type { ChatModel, ModelEvent, ModelRequest, StreamOptions } from "./chat-model.ts";
+import { ModelError } from "./model-error.ts";
+
+export interface BreakerOptions {
+  /** Failures in a row that open a breaker. Default 5. */
+  failures?: number;
+  /** How long it stays open, in milliseconds. Default 30 000. */
+  openMs?: number;
+  /** Calls at a time when half open. Default 3. */
+  probes?: number;
+  /** Successes that close it again. Default 3. */
+  successes?: number;
+  /** Breakers kept; beyond that the one that was used least recently is forgotten. Default 2 000. */
+  capacity?: number;
+  /** Milliseconds that only rise. */
+  now?: () => number;
+  /** Told of each change of state. */
+  onChange?: (breaker: BreakerReport, before: BreakerState) => void;
+}
+
+export type BreakerState = "closed" | "open" | "half_open";
+
+/** Whose calls a breaker judges. */
+export interface BreakerKey {
+  provider: string;
+  model: string;
+  /** `platform` or the id of a tenant's own credential. */
+  credentialId: string;
+}
+
+export interface BreakerReport extends BreakerKey {
+  state: BreakerState;
+}
+
+interface Breaker {
+  readonly key: BreakerKey;
+  state: BreakerState;
+  failures: number;
+  successes: number;
+  probing: number;
+  openUntil: number;
+  /** Counts the changes of state: what was begun before one says nothing after it. */
+  era: number;
+}
+
+type Verdict = "succeeded" | "failed" | "unknown";
+
+/** The breakers of a process, one per provider, model and credential. */
+export class Breakers {
+  readonly #options: Required<Omit<BreakerOptions, "onChange">> & Pick<BreakerOptions, "onChange">;
+  readonly #all = new Map<string, Breaker>();
+
+  constructor(options: BreakerOptions = {}) {
+    this.#options = {
+      failures: 5,
+      openMs: 30_000,
+      probes: 3,
+      successes: 3,
+      capacity: 2_000,
+      now: () => performance.now(),
+      ...options,
+    };
+  }
+
+  /** The breakers that are not at rest. */
+  states(): BreakerReport[] {
+    return Array.from(this.#all.values(), ({ key, state }) => ({ ...key, state })).filter((b) => b.state !== "closed");
+  }
+
+  /** Lets a call through and gives the function to settle it with, once; or throws the ModelError of an open breaker. */
+  enter(key: BreakerKey): (verdict: Verdict) => void {
+    const breaker = this.#find(key);
+    const { now, probes } = this.#options;
+    const left = breaker.openUntil - now();
+    if (breaker.state === "open" && left <= 0) this.#turn(breaker, "half_open");
+    if (breaker.state === "open" || (breaker.state === "half_open" && breaker.probing >= probes)) {
+      const retryAfterMs = Math.max(0, Math.ceil(left));
+      throw new ModelError("overloaded", { retryable: false, code: "breaker_open", retryAfterMs });
+    }
+    breaker.probing += 1;
+    const { era } = breaker;
+    let settled = false;
+    return (verdict) => {
+      if (settled || breaker.era !== era) return;
+      settled = true;
+      breaker.probing -= 1;
+      this.#judge(breaker, verdict);
+    };
+  }
+
+  #judge(breaker: Breaker, verdict: Verdict): void {
+    if (verdict === "succeeded") {
+      breaker.failures = 0;
+      breaker.successes += 1;
+      if (breaker.state === "half_open" && breaker.successes >= this.#options.successes) this.#turn(breaker, "closed");
+    } else if (verdict === "failed") {
+      breaker.failures += 1;
+      if (breaker.state === "half_open" || breaker.failures >= this.#options.failures) this.#turn(breaker, "open");
+    }
+  }
+
+  #turn(breaker: Breaker, state: BreakerState): void {
+    const before = breaker.state;
+    breaker.state = state;
+    breaker.era += 1;
+    breaker.failures = 0;
+    breaker.successes = 0;
+    breaker.probing = 0;
+    if (state === "open") breaker.openUntil = this.#options.now() + this.#options.openMs;
+    this.#options.onChange?.({ ...breaker.key, state }, before);
+  }
+
+  #find(key: BreakerKey): Breaker {
+    const name = JSON.stringify([key.provider, key.model, key.credentialId]);
+    let breaker = this.#all.get(name);
+    if (breaker === undefined) {
+      const { provider, model, credentialId } = key;
+      breaker = {
+        key: { provider, model, credentialId },
+        state: "closed",
+        failures: 0,
+        successes: 0,
+        probing: 0,
+        openUntil: 0,
+        era: 0,
+      };
+    }
+    this.#all.delete(name);
+    this.#all.set(name, breaker);
+    if (this.#all.size > this.#options.capacity) this.#forgetOldest();
+    return breaker;
+  }
+
+  #forgetOldest(): void {
+    const [name, breaker] = this.#all.entries().next().value as [string, Breaker];
+    this.#all.delete(name);
+    if (breaker.state !== "closed") this.#options.onChange?.({ ...breaker.key, state: "closed" }, breaker.state);
+  }
+}
+
+/**
+ * A model whose attempts go through the breaker of their model and credential. Only the provider's faults count: overload,
+ * 5xx, timeouts, broken connections and streams; not what the request or the credential is refused for, nor cancels.
+ */
+export function withBreaker(model: ChatModel, breakers: Breakers): ChatModel {
+  return {
+    provider: model.provider,
+    stream: (request, options) => ({
+      [Symbol.asyncIterator]: () => new GuardedStream(model, breakers, request, options),
+    }),
+  };
+}
+
+class GuardedStream implements AsyncIterator<ModelEvent> {
+  readonly #open: () => AsyncIterator<ModelEvent>;
+  readonly #enter: () => (verdict: Verdict) => void;
+  readonly #signal: AbortSignal;
+  #inner: AsyncIterator<ModelEvent> | undefined;
+  #settle: (verdict: Verdict) => void = () => {};
+
+  constructor(model: ChatModel, breakers: Breakers, request: ModelRequest, options: StreamOptions) {
+    const credentialId = options.credential?.id ?? "platform";
+    this.#open = () => model.stream(request, options)[Symbol.asyncIterator]();
+    this.#enter = () => breakers.enter({ provider: model.provider, model: request.model, credentialId });
+    this.#signal = options.signal;
+  }
+
+  next(): Promise<IteratorResult<ModelEvent>> {
+    try {
+      this.#inner ??= this.#begin();
+      return this.#inner.next().then(this.#pass, this.#fail);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  async return(): Promise<IteratorResult<ModelEvent>> {
+    this.#settle("unknown");
+    await this.#inner?.return?.();
+    return { done: true, value: undefined };
+  }
+
+  #begin(): AsyncIterator<ModelEvent> {
+    this.#signal.throwIfAborted();
+    this.#settle = this.#enter();
+    return this.#open();
+  }
+
+  readonly #pass = (result: IteratorResult<ModelEvent>): IteratorResult<ModelEvent> => {
+    if (result.done) this.#settle("unknown");
+    else if (result.value.type === "finish") this.#settle("succeeded");
+    return result;
+  };
+
+  readonly #fail = (error: unknown): never => {
+    this.#settle(isFault(error) ? "failed" : "unknown");
+    throw error;
+  };
+}
+
+const faults = new Set(["overloaded", "server", "timeout", "connection", "malformed_stream"]);
+
+/** Whether an error says something of the provider's health. */
+function isFault(error: unknown): boolean {
+  if (!(error instanceof ModelError) || !faults.has(error.kind)) return false;
+  return error.status === undefined || error.status >= 500 || error.status === 408;
+}

@@ -1,0 +1,130 @@
+import { createHash } from "node:crypto";
+import { RunOutcome } from "#gen/agentmesh/agent/v1/run_pb.ts";
+import type { Agent } from "#gen/agentmesh/config/v1/agent_config_service_pb.ts";
+import { newId } from "#platform/id.ts";
+import { failpoint } from "#platform/process/failpoint.ts";
+import { type Call, withSignal } from "#platform/rpc/call.ts";
+import type { EngineEvent } from "../engine/events.ts";
+import { runLoop } from "../engine/loop.ts";
+import type { LoopInput } from "../engine/loop-input.ts";
+import type { LastResort } from "./last-resort.ts";
+import { Reminders } from "./reminders.ts";
+import type { RunEnd } from "./run-end.ts";
+import { type HookSource, pluginFailed, RunHooks } from "./run-hooks.ts";
+import type { RunLog } from "./run-log.ts";
+import type { RunModels } from "./run-models.ts";
+import type { RunScribe } from "./run-scribe.ts";
+import type { StartedRun } from "./run-start.ts";
+import type { OpenTools, RunTools } from "./run-tools.ts";
+
+export interface WorkDeps {
+  models: RunModels;
+  openTools: OpenTools;
+  hooks: HookSource;
+  lastResort: LastResort;
+}
+
+/** A run that is worked on, and where it is written down. */
+export interface Work {
+  call: Call;
+  started: StartedRun;
+  log: RunLog;
+  scribe: RunScribe;
+}
+
+/** Plays the engine on a run and says how the run ends. Throws what the engine throws. */
+export async function work(deps: WorkDeps, { call, started, log, scribe }: Work): Promise<RunEnd> {
+  const { agent } = started.resolved;
+  if (agent === undefined) throw new Error("a run without a resolved agent");
+  const { chosen } = started;
+  for (const { reason, message, facts } of started.notices) scribe.notice(reason, message, facts);
+  if (started.historyOmitted > 0) scribe.historyTrimmed(started.historyOmitted);
+  if (chosen instanceof Error) throw chosen;
+  const caller = { ...log.ids, endUserId: started.session.end_user_id };
+  const [tools, models] = await Promise.all([
+    deps.openTools(call, caller, agent.tools),
+    deps.models.ladder(call, started.resolved, chosen),
+  ]);
+  const hooks = new RunHooks(agent, deps.hooks);
+  const question = { ...started.question, tenantId: call.principal.tenantId, resolved: started.resolved };
+  const input: LoopInput = {
+    models: models.rungs,
+    ...(models.compaction !== undefined && { compaction: models.compaction }),
+    lastResort: () => deps.lastResort.answer(question),
+    system: hooks.system(agent.systemPrompt),
+    ...ofAgent(agent),
+    ...ofTools(tools, agent, { call, log }),
+    history: started.history,
+    ...(started.resume !== undefined && { resume: started.resume.work }),
+    newItemId: newId,
+    signal: call.signal,
+    ...(caller.endUserId !== "" && { metadata: { userId: pseudonym(call.principal.tenantId, caller.endUserId) } }),
+  };
+  const played = await play(input, scribe, log);
+  const context = { ...caller, tenantId: call.principal.tenantId };
+  const { text: response, failed } = await hooks.afterResponse(played.text, context, call.signal);
+  for (const plugin of failed) {
+    const { reason, message, facts } = pluginFailed(plugin);
+    scribe.notice(reason, message, facts);
+  }
+  if (played.outcome === "ANSWERED" && !played.descended) await deps.lastResort.remember(question, response);
+  return { kind: "completed", outcome: RunOutcome[played.outcome], response };
+}
+
+async function play(input: LoopInput, scribe: RunScribe, log: RunLog) {
+  const loop = runLoop(input);
+  let descended = false;
+  try {
+    for (;;) {
+      const { done, value } = await loop.next();
+      if (done === true) {
+        const { outcome, text } = value;
+        if (outcome === "SUSPENDED") throw new Error("a call waits, and nothing here makes one wait");
+        return { outcome, text, descended };
+      }
+      descended ||= isDescent(value);
+      scribe.write(value);
+      // A log that is broken has lost its lease or its database: no further token is worth its price.
+      log.check();
+    }
+  } finally {
+    // A loop that is left in the middle holds the model's stream.
+    await loop.return(undefined as never);
+  }
+}
+
+function isDescent(event: EngineEvent): boolean {
+  return event.type === "notice" && (event.reason === "MODEL_FALLBACK" || event.reason === "SIMPLIFIED_MODE");
+}
+
+function ofAgent(agent: Agent) {
+  const { maxIterations = 20, maxTokens = 4096, requireDoneTool, temperature } = agent;
+  return { limits: { maxIterations, maxTokens }, requireDoneTool, ...(temperature !== undefined && { temperature }) };
+}
+
+/** What the engine may do with tools, and what the model is reminded of on the way. */
+function ofTools(tools: RunTools, agent: Agent, { call, log }: Pick<Work, "call" | "log">) {
+  const openTodos = agent.tools.includes("todo") ? () => tools.openTodos(call) : undefined;
+  const reminders = new Reminders(openTodos);
+  return {
+    tools: tools.specs,
+    async executeTool(toolCall, signal, onProgress) {
+      // The intent is in the log before anything happens.
+      failpoint("run-work.before-intent");
+      await log.flush();
+      failpoint("run-work.before-tool");
+      const outcome = await tools.execute(withSignal(call, signal), toolCall, onProgress);
+      failpoint("run-work.after-tool");
+      reminders.called(toolCall, outcome);
+      return outcome;
+    },
+    readToolOutput: (callId, offset, signal) => tools.readOutput(withSignal(call, signal), callId, offset),
+    injections: () => reminders.due(),
+    ...(openTodos !== undefined && { openTodos, unfinishedWork: () => reminders.unfinishedWork() }),
+  } satisfies Partial<LoopInput>;
+}
+
+/** A provider is told users apart, and not who they are: what callers name them by may be an address. */
+function pseudonym(tenantId: string, endUserId: string): string {
+  return createHash("sha256").update(`${tenantId} ${endUserId}`).digest("hex").slice(0, 32);
+}

@@ -1,0 +1,65 @@
+import type { Tx } from "#platform/postgres/database.ts";
+import type { ModelUsage } from "../engine/events.ts";
+import type { ModelMessage } from "../llm/chat-model.ts";
+
+/** The open step of a run, when its model has asked for tools. */
+export interface StepDraft {
+  step: number;
+  usage: ModelUsage;
+  /** With their ids; the last one holds the calls. */
+  messages: ModelMessage[];
+}
+
+/** What of a run's beginning is stored beside its plan. */
+export interface RunPlanRow {
+  /** Null: a run of an earlier release. */
+  plan: Uint8Array | null;
+  begun_with: { chosen: unknown; language: string } | null;
+}
+
+/** A part of a statement that stores the draft of parameter `param` for the row of `run`. */
+export function draftInsert(run: string, param: `$${number}`): string {
+  return `INSERT INTO agent.step_drafts (tenant_id, run_id, step, usage, messages)
+    SELECT agentmesh.current_tenant(), ${run}.run_id, d.step, d.usage, d.messages
+    FROM ${run}, json_to_record(${param}::json) AS d (step integer, usage jsonb, messages jsonb)
+    ON CONFLICT (tenant_id, run_id) DO UPDATE SET step = excluded.step, usage = excluded.usage, messages = excluded.messages`;
+}
+
+/** What a run was begun with. */
+export async function planOf(tx: Tx, runId: string): Promise<RunPlanRow | undefined> {
+  return tx.one<RunPlanRow>(
+    `SELECT p.plan, r.begun_with FROM agent.runs r
+     LEFT JOIN agent.plans p ON p.tenant_id = r.tenant_id AND p.plan_id = r.plan_id
+     WHERE r.tenant_id = agentmesh.current_tenant() AND r.run_id = $1`,
+    [runId],
+  );
+}
+
+/** The draft of a run's open step, if it has come so far. */
+export async function draftOf(tx: Tx, runId: string): Promise<StepDraft | undefined> {
+  return tx.one<StepDraft>(
+    `SELECT step, usage, messages FROM agent.step_drafts
+     WHERE tenant_id = agentmesh.current_tenant() AND run_id = $1`,
+    [runId],
+  );
+}
+
+/** Durable events of some types, oldest first. */
+export async function eventsOfTypes(tx: Tx, runId: string, types: readonly string[]): Promise<Uint8Array[]> {
+  const rows = await tx.query<{ event: Uint8Array }>(
+    `SELECT event FROM agent.run_events
+     WHERE tenant_id = agentmesh.current_tenant() AND run_id = $1 AND type = ANY ($2) ORDER BY seq`,
+    [runId, types],
+  );
+  return rows.map(({ event }) => event);
+}
+
+/** Erases the drafts of a session's runs. To be called before the runs are erased. */
+export async function deleteDrafts(tx: Tx, sessionId: string): Promise<void> {
+  await tx.execute(
+    `DELETE FROM agent.step_drafts d USING agent.runs r
+     WHERE d.tenant_id = agentmesh.current_tenant() AND r.tenant_id = d.tenant_id AND r.run_id = d.run_id
+       AND r.session_id = $1`,
+    [sessionId],
+  );
+}

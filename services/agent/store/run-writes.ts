@@ -1,0 +1,243 @@
+import { type AuditEvent, auditInsert, auditRows } from "#platform/postgres/audit.ts";
+import type { Tx } from "#platform/postgres/database.ts";
+import { jsonText } from "#platform/postgres/json-text.ts";
+import type { Call } from "#platform/rpc/call.ts";
+import type { Principal } from "#platform/rpc/principal.ts";
+import { LeaseLost } from "../errors.ts";
+import { type LedgerEntry, ledgerInsert, ledgerRows } from "./ledger-store.ts";
+import type { NewMessage } from "./message-store.ts";
+import { draftInsert, type StepDraft } from "./resume-store.ts";
+import { type Fence, RUN_COLUMNS, type RunRow, type RunRowAsText, runRow, SEQ_BLOCK } from "./run-store.ts";
+
+export interface NewRun {
+  runId: string;
+  endUserId: string;
+  agentId: string;
+  agentVersion: number;
+  principal: Principal;
+  owner: string;
+  ownerAddress: string;
+  leaseMs: number;
+}
+
+export interface NewEvent {
+  seq: bigint;
+  type: string;
+  event: Uint8Array;
+}
+
+/** A run at its begin, and all that begins with it. */
+export interface RunBegin {
+  run: NewRun;
+  /** The session that it works in: a new one, or one whose row the transaction has locked. */
+  session:
+    | { created: { sessionId: string; agentId: string } }
+    | { continued: { session_id: string; message_count: number } };
+  messages: readonly NewMessage[];
+  events: readonly NewEvent[];
+  /** The step that is open from the beginning; 0 when none is. */
+  openStep: number;
+  audited: { call: Call; events: readonly AuditEvent[] };
+  /** What it is begun with, for whoever takes it up; `shared` is left out where it is known to be stored. */
+  plan?: { planId: string; shared: Uint8Array | undefined; own: string };
+}
+
+/** How a run ended. */
+export interface RunEndRow {
+  state: number;
+  outcome: number;
+  error: Uint8Array | null;
+  usage: Uint8Array;
+  response: string;
+}
+
+/** What an owner writes at a time. */
+export interface RunWrite {
+  /** Without any, `lastSeq` stays as it is. */
+  events: readonly NewEvent[];
+  /** seq of the newest durable event after this write. */
+  lastSeq: bigint;
+  /** The open step, now that its model has asked for tools. */
+  draft?: StepDraft | undefined;
+  /** True: the step that had a draft is completed. */
+  dropsDraft?: boolean | undefined;
+  /** The step that is open after them; undefined: as before. */
+  openStep?: number | undefined;
+  /** What they add to the session. */
+  messages?: readonly NewMessage[] | undefined;
+  /** Calls of models that are booked with them. */
+  calls?: readonly LedgerEntry[] | undefined;
+  /** The end of the run, which frees its session. */
+  end?: { row: RunEndRow; call: Call; audited: AuditEvent } | undefined;
+}
+
+// One statement for everything that belongs together: a round trip costs more than all the rows that it brings.
+
+const CREATE_SESSION = `INSERT INTO agent.sessions (tenant_id, session_id, active_run_id, message_count, end_user_id, agent_id, title, labels)
+    VALUES (agentmesh.current_tenant(), $1, $2, $3, $4, $24, '', '{}')`;
+const OCCUPY_SESSION = `UPDATE agent.sessions SET active_run_id = $2, message_count = $3, version = version + 1,
+      update_time = clock_timestamp()
+    WHERE tenant_id = agentmesh.current_tenant() AND session_id = $1`;
+
+const beginSql = (session: string) => `WITH session AS (
+    ${session}
+  ), run AS (
+    INSERT INTO agent.runs (tenant_id, session_id, run_id, end_user_id, agent_id, agent_version, state, principal, owner,
+      owner_address, lease_expires, seq_reserved, last_seq, open_step, plan_id, begun_with)
+    VALUES (agentmesh.current_tenant(), $1, $2, $4, $5, $6, 2, $7, $8, $9, clock_timestamp() + $10 * interval '1 ms',
+      $11, $12, $13, $21, $23)
+    RETURNING ${RUN_COLUMNS}
+  ), plan AS (
+    INSERT INTO agent.plans (tenant_id, plan_id, plan)
+    SELECT agentmesh.current_tenant(), $21, $22 WHERE $22::bytea IS NOT NULL ON CONFLICT DO NOTHING
+  ), events AS (
+    INSERT INTO agent.run_events (tenant_id, run_id, seq, type, event)
+    SELECT agentmesh.current_tenant(), $2, * FROM unnest($14::bigint[], $15::text[], $16::bytea[])
+  ), messages AS (
+    INSERT INTO agent.messages (tenant_id, session_id, position, message_id, run_id, message, size)
+    SELECT agentmesh.current_tenant(), $1, $3::int - cardinality($17::text[]) + n, id, $2, body, bytes
+    FROM unnest($17::text[], $18::jsonb[], $19::int[]) WITH ORDINALITY AS m (id, body, bytes, n)
+  ), audited AS (
+    ${auditInsert("agent", "$20")}
+  )
+  SELECT * FROM run`;
+
+const BEGIN_IN_NEW_SESSION = beginSql(CREATE_SESSION);
+const BEGIN_IN_SESSION = beginSql(OCCUPY_SESSION);
+
+/**
+ * Inserts a run that is already leased to its owner (state RUNNING), in a new session or in one that the transaction has
+ * locked, with its first messages, events and audit rows. Ends the transaction.
+ */
+export async function beginRun(tx: Tx, begin: RunBegin): Promise<RunRow> {
+  const { run, session, messages, events, openStep, audited, plan } = begin;
+  const created = "created" in session ? session.created : undefined;
+  const earlier = "created" in session ? 0 : session.continued.message_count;
+  const params = [
+    created?.sessionId ?? ("continued" in session ? session.continued.session_id : undefined),
+    run.runId,
+    earlier + messages.length,
+    run.endUserId,
+    run.agentId,
+    run.agentVersion,
+    JSON.stringify(run.principal),
+    run.owner,
+    run.ownerAddress,
+    run.leaseMs,
+    SEQ_BLOCK.toString(),
+    (events.at(-1)?.seq ?? 0n).toString(),
+    openStep,
+    ...eventColumns(events),
+    ...messageColumns(messages),
+    auditRows(audited.call, audited.events),
+    plan?.planId ?? null,
+    plan?.shared ?? null,
+    plan?.own ?? null,
+  ];
+  const [row] =
+    created === undefined
+      ? await tx.finish<RunRowAsText>(BEGIN_IN_SESSION, params)
+      : await tx.finish<RunRowAsText>(BEGIN_IN_NEW_SESSION, [...params, created.agentId]);
+  return runRow(row as RunRowAsText);
+}
+
+interface Parts {
+  messages: boolean;
+  end: boolean;
+  draft: "kept" | "written" | "dropped";
+}
+
+/** $1 run, $2 owner, $3 epoch, $4 last seq, $5 open step, $6-$8 events, $9-$11 messages, $12 ledger, $13-$18 end; a draft is last. */
+function writeSql({ messages, end, draft }: Parts): string {
+  const ended = end
+    ? ", state = $13, outcome = $14, error = $15, usage = $16, response = $17, end_time = clock_timestamp()"
+    : "";
+  // Another run's hold on the session is left alone.
+  const freed = end
+    ? `, active_run_id = nullif(s.active_run_id, $1),
+      version = s.version + CASE WHEN s.active_run_id = $1 THEN 1 ELSE 0 END`
+    : "";
+  // Everything else hangs on the run's row: without the fence nothing is written.
+  const session = `, session AS (
+    UPDATE agent.sessions s SET message_count = s.message_count + cardinality($9::text[]), update_time = clock_timestamp()${freed}
+    FROM run WHERE s.tenant_id = agentmesh.current_tenant() AND s.session_id = run.session_id
+    RETURNING s.session_id, s.message_count
+  ), messages AS (
+    INSERT INTO agent.messages (tenant_id, session_id, position, message_id, run_id, message, size)
+    SELECT agentmesh.current_tenant(), session_id, message_count - cardinality($9::text[]) + n, id, $1, body, bytes
+    FROM session, unnest($9::text[], $10::jsonb[], $11::int[]) WITH ORDINALITY AS m (id, body, bytes, n)
+  ), ledger AS (
+    ${ledgerInsert("run", "$12")}
+  )`;
+  const audited = `, audited AS (
+    ${auditInsert("agent", "$18", "run")}
+  )`;
+  const drafts = {
+    kept: "",
+    written: `, draft AS (
+    ${draftInsert("run", end ? "$19" : "$13")}
+  )`,
+    dropped: `, draft AS (
+    DELETE FROM agent.step_drafts d USING run WHERE d.tenant_id = agentmesh.current_tenant() AND d.run_id = run.run_id
+  )`,
+  };
+  return `WITH run AS (
+    UPDATE agent.runs SET last_seq = $4, open_step = coalesce($5, open_step), update_time = clock_timestamp()${ended}
+    WHERE tenant_id = agentmesh.current_tenant() AND run_id = $1 AND owner = $2 AND epoch = $3 AND state IN (1, 2)
+      AND seq_reserved >= $4
+    RETURNING run_id, session_id, agent_id, end_user_id
+  ), events AS (
+    INSERT INTO agent.run_events (tenant_id, run_id, seq, type, event)
+    SELECT agentmesh.current_tenant(), $1, e.* FROM run, unnest($6::bigint[], $7::text[], $8::bytea[]) AS e
+  )${messages || end ? session : ""}${end ? audited : ""}${drafts[draft]}
+  SELECT session_id FROM run`;
+}
+
+/** Each statement is made once, so that it is prepared once. */
+const statements = new Map<string, string>();
+
+function statementFor(parts: Parts): string {
+  const key = `${parts.messages} ${parts.end} ${parts.draft}`;
+  const sql = statements.get(key) ?? writeSql(parts);
+  statements.set(key, sql);
+  return sql;
+}
+
+/**
+ * Appends durable events and what belongs to them under the fence. Throws LeaseLost when another process owns the run or
+ * it has ended; then nothing is written. `last`: it is the transaction's last statement, and ends it.
+ */
+export async function writeRun(tx: Tx, fence: Fence, write: RunWrite, last: "last" | "more"): Promise<void> {
+  const { events, lastSeq, openStep, messages = [], calls = [], end, draft, dropsDraft } = write;
+  const params: unknown[] = [
+    fence.runId,
+    fence.owner,
+    fence.epoch,
+    lastSeq.toString(),
+    openStep,
+    ...eventColumns(events),
+  ];
+  const withMessages = end !== undefined || draft !== undefined || messages.length > 0 || calls.length > 0;
+  if (withMessages) params.push(...messageColumns(messages), ledgerRows(calls));
+  if (end !== undefined) {
+    const { state, outcome, error, usage, response } = end.row;
+    params.push(state, outcome, error, usage, response, auditRows(end.call, [end.audited]));
+  }
+  if (draft !== undefined) params.push(jsonText(draft));
+  const drafted = draft !== undefined ? "written" : dropsDraft === true ? "dropped" : "kept";
+  const sql = statementFor({ messages: withMessages, end: end !== undefined, draft: drafted });
+  const held = await (last === "last" ? tx.finish(sql, params) : tx.query(sql, params));
+  if (held.length !== 1) throw new LeaseLost(fence.runId);
+}
+
+function eventColumns(events: readonly NewEvent[]): unknown[] {
+  return [events.map(({ seq }) => seq.toString()), events.map(({ type }) => type), events.map(({ event }) => event)];
+}
+
+function messageColumns(messages: readonly NewMessage[]): unknown[] {
+  return [
+    messages.map(({ messageId }) => messageId),
+    messages.map(({ json }) => json),
+    messages.map(({ json }) => Buffer.byteLength(json)),
+  ];
+}

@@ -1,0 +1,3 @@
+import { describeFuzz } from "./fuzz-face.ts";
+
+describeFuzz("grpc");
