@@ -30,6 +30,8 @@ const PORT_KEYS: Readonly<Record<string, readonly [string | number, keyof PortLi
   ping_rate: [18, "pingRate", 18],
   settings_burst: [19, "settingsBurst", 19],
   settings_rate: [21, "settingsRate", 21],
+  offence_burst: [22, "offenceBurst", 22],
+  offences_forgiven_per_minute: [23, "offencesForgivenPerMinute", 23],
 };
 
 describe("the gateway's configuration", () => {

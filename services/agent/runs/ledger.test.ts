@@ -21,7 +21,7 @@ describe("the ledger", { skip: skipWithoutPostgres() }, () => {
   let me: Principal;
   let usual: Neighbours;
   before(async () => {
-    mesh = await openAgentMesh({ replicas: 2 });
+    mesh = await openAgentMesh({ replicas: 2, agent: { max_attempts: "1" } });
     usual = { ...mesh.neighbours };
   });
   after(() => mesh[Symbol.asyncDispose]());
