@@ -13,7 +13,9 @@ import { assertRoles } from "#platform/postgres/roles.ts";
 import type { Cache } from "#platform/redis/cache.ts";
 import { createCache } from "#platform/redis/create-cache.ts";
 import { createLimiter } from "#platform/redis/create-limiter.ts";
+import { createPermits } from "#platform/redis/create-permits.ts";
 import type { Limiter } from "#platform/redis/limiter.ts";
+import type { Permits } from "#platform/redis/permits.ts";
 import type { Log } from "#platform/telemetry/log.ts";
 import type { MeshConfig } from "./config.ts";
 
@@ -23,6 +25,7 @@ export interface Backends extends AsyncDisposable {
   readonly bus: Bus;
   readonly cache: Cache;
   readonly limiter: Limiter;
+  readonly permits: Permits;
   /** Not started: it may publish only while every consumer of this process is there. */
   readonly relay: OutboxRelay;
   readonly components: readonly Component[];
@@ -48,6 +51,7 @@ export async function openBackends(
   await assertRoles(database);
   const cache = undo.adopt(createCache({ url: config.redisUrl?.reveal(), log }), (open) => open.close());
   const limiter = undo.adopt(createLimiter({ url: config.redisUrl?.reveal(), log }), (open) => open.close());
+  const permits = undo.adopt(createPermits({ url: config.redisUrl?.reveal(), log }), (open) => open.close());
   const bus = undo.adopt(createBus({ url: config.natsUrl?.reveal(), log }), (open) => open.close());
   const relay = createOutboxRelay({ db: database, schemas: schemas.map(({ name }) => name), bus, log });
   const owned = undo.move();
@@ -56,6 +60,7 @@ export async function openBackends(
     bus,
     cache,
     limiter,
+    permits,
     relay,
     failure,
     components: [

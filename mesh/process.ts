@@ -82,6 +82,7 @@ export async function startProcess(config: MeshConfig, table: ModuleTable, log: 
     bus: backends.bus,
     cache: backends.cache,
     limiter: backends.limiter,
+    permits: backends.permits,
     components: backends.components,
     health,
   };

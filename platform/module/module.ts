@@ -5,6 +5,7 @@ import type { ConfigSource } from "../config/source.ts";
 import type { Database } from "../postgres/database.ts";
 import type { Cache } from "../redis/cache.ts";
 import type { Limiter } from "../redis/limiter.ts";
+import type { Permits } from "../redis/permits.ts";
 import type { HealthSource } from "../rpc/health.ts";
 import type { Links } from "../rpc/links.ts";
 import type { PageTokens } from "../secrets/page-token.ts";
@@ -28,6 +29,7 @@ export interface Platform {
   readonly bus: Bus;
   readonly cache: Cache;
   readonly limiter: Limiter;
+  readonly permits: Permits;
   readonly links: Links;
   readonly rootSecret: RootSecret;
   readonly pageTokens: PageTokens;

@@ -11,6 +11,7 @@ import type { Database } from "#platform/postgres/database.ts";
 import { createOutboxRelay } from "#platform/postgres/outbox-relay.ts";
 import type { Cache } from "#platform/redis/cache.ts";
 import { EmbeddedLimiter } from "#platform/redis/embedded-limiter.ts";
+import { EmbeddedPermits } from "#platform/redis/embedded-permits.ts";
 import { type Call, onward } from "#platform/rpc/call.ts";
 import { factsOf, reasonOf } from "#platform/rpc/errors.ts";
 import type { Principal } from "#platform/rpc/principal.ts";
@@ -107,6 +108,7 @@ export async function serviceUnderTest<C>(
           // A module that asks for a cache which its test does not give fails at its first use.
           cache: options.cache as Cache,
           limiter: new EmbeddedLimiter(),
+          permits: new EmbeddedPermits(),
           links,
           rootSecret: root,
           pageTokens: createPageTokens(root),

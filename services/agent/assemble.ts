@@ -16,6 +16,7 @@ import type { Platform, Running } from "#platform/module/module.ts";
 import { type LoadedPlugins, loadPlugins } from "#platform/plugin/load-plugins.ts";
 import { onward } from "#platform/rpc/call.ts";
 import { inject } from "#platform/telemetry/trace-context.ts";
+import { RunPool } from "./admission/run-pool.ts";
 import type { AgentConfig } from "./config.ts";
 import { createAgentEvents } from "./events.ts";
 import { chatHandler } from "./handlers/chat.ts";
@@ -41,6 +42,9 @@ import { Runs } from "./runs/runs.ts";
 import { Sessions } from "./sessions/sessions.ts";
 
 const RESOLVE_MS = 10_000;
+/** How long a permit outlives a process that has died, and how often a tenant at its limit elsewhere is asked for again. */
+const PERMIT_MS = 15_000;
+const PERMIT_RETRY_MS = 200;
 const CANCEL_MS = 10_000;
 /** Over the lease and the reaper's rhythm, for a run whose owner is gone to be ended. */
 const REAP_MARGIN_MS = 3_000;
@@ -60,6 +64,7 @@ const TENANT_MODELS = {
 export interface AgentService extends Running {
   readonly liveRuns: LiveRuns;
   readonly remoteTails: RemoteTails;
+  readonly pool: RunPool;
 }
 
 /** Builds the service. Nothing runs yet. */
@@ -92,7 +97,9 @@ export function assembleAgent(config: AgentConfig, platform: Platform): AgentSer
   });
   const pricing = createPricing({ overrides: config.models.prices, onUnknown: events.priceUnknown });
   const hooks = { plugins: () => plugins, timeoutMs: config.pluginTimeoutMs, log };
+  const pool = new RunPool({ ...config.pool, permits: platform.permits, leaseMs: PERMIT_MS, retryMs: PERMIT_RETRY_MS });
   const runs = new Runs({
+    pool,
     database,
     bus,
     log,
@@ -152,6 +159,7 @@ export function assembleAgent(config: AgentConfig, platform: Platform): AgentSer
   return {
     liveRuns,
     remoteTails,
+    pool,
     routes(router) {
       router.service(ChatService, chatHandler(runs));
       router.service(RunService, runHandler(runs, pageTokens));
@@ -183,6 +191,7 @@ export function assembleAgent(config: AgentConfig, platform: Platform): AgentSer
       remoteTails.close();
       await following?.unsubscribe();
       await reaper.stop();
+      await pool[Symbol.asyncDispose]();
       await liveRuns.stop();
       await egress.close();
       await tenantEgress.close();

@@ -8,6 +8,7 @@ export interface AgentConfig {
   readonly heartbeatMs: number;
   readonly reaperMs: number;
   readonly maxAttempts: number;
+  readonly pool: PoolConfig;
   /** Silence on an event stream before a heartbeat frame. */
   readonly streamHeartbeatMs: number;
   /** Longest life of a run. */
@@ -21,6 +22,32 @@ export interface AgentConfig {
   /** Plugins whose hooks and prompts agents may have. */
   readonly pluginModules: readonly string[];
   readonly models: ModelSettings;
+}
+
+/** How many runs a process works on, and how many wait for that. */
+export interface PoolConfig {
+  readonly maxRuns: number;
+  readonly maxWaiting: number;
+  readonly maxWaitingPerTenant: number;
+  readonly maxWaitMs: number;
+  readonly replicas: number;
+}
+
+function readPool(pool: ConfigSource): PoolConfig {
+  const count = (key: string, byDefault: number, doc: string) =>
+    pool.int(key, { default: byDefault, min: 1, max: 100_000, doc });
+  return {
+    maxRuns: count("runs", 1_000, "Runs that one process works on at the same time."),
+    maxWaiting: count("waiting", 2_000, "Runs that wait for that, of all tenants together."),
+    maxWaitingPerTenant: count("waiting_per_tenant", 500, "Runs of one tenant that wait."),
+    maxWaitMs: pool.duration("wait", {
+      default: "10s",
+      min: "10ms",
+      max: "5m",
+      doc: "Longest wait of a run; then it is refused with CONCURRENCY_LIMIT.",
+    }),
+    replicas: count("replicas", 1, "Agent processes that share the tenants' limits while Redis cannot be asked."),
+  };
 }
 
 export function readAgentConfig(source: ConfigSource): AgentConfig {
@@ -41,6 +68,7 @@ export function readAgentConfig(source: ConfigSource): AgentConfig {
   return {
     leaseMs,
     heartbeatMs,
+    pool: readPool(agent.section("pool")),
     maxAttempts: agent.int("max_attempts", {
       default: 5,
       min: 1,

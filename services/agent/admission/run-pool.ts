@@ -95,12 +95,28 @@ export class RunPool implements AsyncDisposable {
       order: this.#came++,
       over: false,
     };
-    const waiting = this.#queue.push(tenantId, weight, applicant);
+    const parked = this.#parked.get(tenantId)?.applicants.length ?? 0;
+    const { maxWaiting, maxWaitingPerTenant } = this.#options;
+    const isFull = this.#queue.waitingOf(tenantId) + parked >= maxWaitingPerTenant || this.use.waiting >= maxWaiting;
+    const waiting = isFull ? undefined : this.#queue.push(tenantId, weight, applicant);
     if (waiting === undefined) throw this.#full(tenantId);
     this.#pump();
     // Nobody has to wait in most cases, and then nothing is set up for it.
     if (applicant.over) return applicant.settled.promise;
     return this.#wait(applicant, waiting);
+  }
+
+  /** Whether a run of the tenant would have to wait for this process. */
+  crowded(tenantId: string, tenantLimit: number): boolean {
+    const own = this.#working.get(tenantId)?.size ?? 0;
+    return own >= tenantLimit || this.#held + this.#asking >= this.#options.maxRuns || this.use.waiting > 0;
+  }
+
+  /** A permit for a run that has begun elsewhere and goes on here: it counts, and it waits for nobody. */
+  adopt(tenantId: string, holder: string): RunPermit {
+    this.#held += 1;
+    void this.#options.permits.renew(tenantId, [holder], this.#options.leaseMs);
+    return this.#work(tenantId, holder);
   }
 
   /** Whoever still waits is refused; held permits are given back. */
@@ -168,12 +184,15 @@ export class RunPool implements AsyncDisposable {
   }
 
   #begin(applicant: Applicant): void {
-    const { tenantId, holder, settled } = applicant;
     applicant.over = true;
+    applicant.settled.resolve(this.#work(applicant.tenantId, applicant.holder));
+  }
+
+  #work(tenantId: string, holder: string): RunPermit {
     const holders = this.#working.get(tenantId) ?? new Map<string, number>();
     this.#working.set(tenantId, holders.set(holder, performance.now()));
     let held = true;
-    settled.resolve({
+    return {
       [Symbol.dispose]: () => {
         if (!held) return;
         held = false;
@@ -182,7 +201,7 @@ export class RunPool implements AsyncDisposable {
         if (holders.size === 0 && this.#working.get(tenantId) === holders) this.#working.delete(tenantId);
         this.#giveBack(tenantId, holder);
       },
-    });
+    };
   }
 
   /** The tenant's next applicant is tried as soon as one of its permits has come free. */

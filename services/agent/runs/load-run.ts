@@ -7,7 +7,7 @@ import { draftOf, eventsOfTypes, planOf } from "../store/resume-store.ts";
 import { type RunRow, runById } from "../store/run-store.ts";
 import { sessionById } from "../store/session-store.ts";
 import { fromStoredPlan } from "./run-plan.ts";
-import type { StartedRun } from "./run-start.ts";
+import type { ResumableRun } from "./run-start.ts";
 import { storedWork, WORK_EVENTS } from "./stored-work.ts";
 
 /** A run of this process's as it is stored. */
@@ -16,7 +16,7 @@ export interface LoadedRun {
   /** What was booked for it. */
   booked: LedgerEntry[];
   /** What its executor needs to go on; undefined: it cannot be gone on with, because what it was begun with is not stored. */
-  started: StartedRun | undefined;
+  started: ResumableRun | undefined;
 }
 
 /** Reads a run that was taken over. Undefined when it is gone. */

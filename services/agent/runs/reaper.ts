@@ -10,7 +10,7 @@ import { SEQ_BLOCK } from "../store/run-store.ts";
 import { type LoadedRun, loadRun } from "./load-run.ts";
 import { finishRun, ownerLost, poisoned, type RunEnd } from "./run-end.ts";
 import { RunLog } from "./run-log.ts";
-import type { StartedRun } from "./run-start.ts";
+import type { ResumableRun } from "./run-start.ts";
 import { UsageTotal } from "./usage-total.ts";
 
 const BATCH = 50;
@@ -27,7 +27,7 @@ export interface ReaperOptions {
   /** Attempts at a run, the first included. */
   maxAttempts: number;
   /** Goes on with a run whose lease was taken; never throws. */
-  takeUp(call: Call, started: StartedRun): void;
+  takeUp(call: Call, started: ResumableRun): void;
   /** Told of each run that goes on here, and of each that was ended, for the metrics. */
   onTakenUp(tenantId: string, runId: string, attempt: number): void;
   onReaped(tenantId: string, runId: string): void;

@@ -9,9 +9,11 @@ import { remembered } from "#platform/postgres/idempotency.ts";
 import { failpoint } from "#platform/process/failpoint.ts";
 import type { Call } from "#platform/rpc/call.ts";
 import { notFound, raise } from "#platform/rpc/errors.ts";
+import type { RunPermit, RunPool } from "../admission/run-pool.ts";
 import { ownerFor, reaches, writeReach } from "../domain/ownership.ts";
 import { languageOf, routingFacts } from "../domain/routing-facts.ts";
 import { canonicalInput, type RunInput } from "../domain/run-input.ts";
+import { tenantShare } from "../domain/tenant-share.ts";
 import { isToldOf, profileMessage } from "../domain/user-profile.ts";
 import type { ResumedWork } from "../engine/loop-input.ts";
 import { sessionBusy } from "../errors.ts";
@@ -41,6 +43,7 @@ export interface StartDeps extends PrepareDeps {
   leaseMs: number;
   models: Pick<RunModels, "choose" | "firstStep">;
   knownPlans: KnownPlans;
+  pool: Pick<RunPool, "enter" | "crowded">;
 }
 
 /** Provider and model of a run's first step. */
@@ -71,7 +74,12 @@ export interface StartedRun {
   resume?: { work: ResumedWork; booked: readonly LedgerEntry[] };
   /** `performance.now()` before the lease was taken. */
   leasedAt: number;
+  /** Leave to work on it; to be given back when that is over. */
+  permit: RunPermit;
 }
+
+/** A run that can be gone on with, and has no permit yet. */
+export type ResumableRun = Omit<StartedRun, "permit">;
 
 /** A run that an earlier call with the same request id has begun. */
 export interface AttachedRun {
@@ -97,16 +105,28 @@ export async function startRun(deps: StartDeps, call: Call, input: RunInput): Pr
     if (earlier === undefined) throw error;
     return inTenant((tx) => attach(tx, earlier));
   }
+  const share = tenantShare(prepared.resolved);
+  // Whoever repeats a request attaches to its run, however many others wait.
+  if (input.requestId !== "" && deps.pool.crowded(call.principal.tenantId, share.tenantLimit)) {
+    const earlier = await earlierAnswer(deps.database, key);
+    if (earlier !== undefined) return inTenant((tx) => attach(tx, earlier));
+  }
+  const { tenantId } = call.principal;
+  const permit = await deps.pool.enter({ tenantId, holder: ids.runId, ...share, signal: call.signal });
+  let begun: StartedRun | AttachedRun | undefined;
   try {
-    return await inTenant(async (tx) => {
+    begun = await inTenant(async (tx) => {
       const earlier = await remembered(tx, key, Buffer.from(ids.runId));
-      return earlier === undefined ? write(deps, tx, call, prepared, ids) : attach(tx, earlier);
+      return earlier === undefined ? write(deps, tx, call, prepared, ids, permit) : attach(tx, earlier);
     });
+    return begun;
   } catch (error) {
     // The session's row is locked while a run begins in it; the index stands behind that, should it ever not be.
     if (!isUniqueViolation(error, "runs_active")) throw error;
     const busy = await inTenant((tx) => findSession(tx, input.sessionId, writeReach(call.principal)));
     throw sessionBusy(busy.active_run_id ?? "");
+  } finally {
+    if (begun?.kind !== "started") permit[Symbol.dispose]();
   }
 }
 
@@ -126,6 +146,7 @@ async function write(
   call: Call,
   { resolved, input, notices, suspicions }: PreparedRun,
   { runId, newSessionId }: NewIds,
+  permit: RunPermit,
 ): Promise<StartedRun> {
   const agent = resolved.agent ?? raise(notFound("agent"));
   const session = await openSession(tx, call, input, newSessionId);
@@ -186,6 +207,7 @@ async function write(
     history: [...earlier.messages, ...added],
     historyOmitted: earlier.omitted,
     leasedAt,
+    permit,
   };
 }
 

@@ -7,6 +7,7 @@ import { failpoint } from "#platform/process/failpoint.ts";
 import { type Call, withSignal } from "#platform/rpc/call.ts";
 import { notFound, raise } from "#platform/rpc/errors.ts";
 import type { Log } from "#platform/telemetry/log.ts";
+import type { RunPool } from "../admission/run-pool.ts";
 import type { Cursor } from "../domain/cursor.ts";
 import { type Reach, reaches, readReach, writeReach } from "../domain/ownership.ts";
 import type { RunInput } from "../domain/run-input.ts";
@@ -19,11 +20,12 @@ import type { LiveRuns } from "./live-runs.ts";
 import type { RunExecutor } from "./run-executor.ts";
 import { CancelRequest } from "./run-failure.ts";
 import { type DurableEntry, RunLog } from "./run-log.ts";
-import { type StartDeps, type StartedRun, startRun } from "./run-start.ts";
+import { type ResumableRun, type StartDeps, type StartedRun, startRun } from "./run-start.ts";
 import { isOver } from "./run-state.ts";
 import { type WatchDeps, type WatchFrame, type WatchOptions, watchRun } from "./watch.ts";
 
 export interface RunsDeps extends StartDeps, WatchDeps {
+  pool: RunPool;
   liveRuns: LiveRuns;
   executor: RunExecutor;
   log: Log;
@@ -155,14 +157,15 @@ export class Runs {
   }
 
   /** Goes on with a run whose lease this process has just taken, where its last owner left it. */
-  takeUp(call: Call, started: StartedRun): void {
+  takeUp(call: Call, resumable: ResumableRun): void {
     if (this.#deps.drain.aborted) return;
-    this.#launch(call, started, takeUpEvents(started))[Symbol.dispose]();
+    const permit = this.#deps.pool.adopt(call.principal.tenantId, resumable.run.run_id);
+    this.#launch(call, { ...resumable, permit }, takeUpEvents(resumable))[Symbol.dispose]();
   }
 
   #launch(call: Call, started: StartedRun, first: readonly DurableEntry[] = []): Subscription {
     const { tenantId } = call.principal;
-    const { run, session, leasedAt, resume } = started;
+    const { run, session, leasedAt, resume, permit } = started;
     const log = new RunLog({
       database: this.#deps.database,
       fence: { tenantId, runId: run.run_id, owner: run.owner, epoch: run.epoch },
@@ -178,7 +181,8 @@ export class Runs {
     for (const entry of first) log.append(entry);
     const controller = new AbortController();
     const finished = this.#deps.executor.execute(withSignal(call, controller.signal), started, log);
-    this.#deps.liveRuns.add({ log, controller, finished, leasedAt });
+    const givenBack = finished.finally(() => permit[Symbol.dispose]());
+    this.#deps.liveRuns.add({ log, controller, finished: givenBack, leasedAt });
     return subscription;
   }
 
@@ -194,7 +198,7 @@ export class Runs {
 }
 
 /** What was shown of a step and is not stored is void; the rest goes on. */
-function takeUpEvents({ run, resume }: StartedRun): DurableEntry[] {
+function takeUpEvents({ run, resume }: ResumableRun): DurableEntry[] {
   const entries: DurableEntry[] = [];
   if (run.open_step !== 0 && resume?.work.openStep === undefined) {
     const value = { step: run.open_step, cause: "owner_lost" };

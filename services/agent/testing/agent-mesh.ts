@@ -13,6 +13,7 @@ import type { Platform } from "#platform/module/module.ts";
 import type { Database } from "#platform/postgres/database.ts";
 import { EmbeddedCache } from "#platform/redis/embedded-cache.ts";
 import { EmbeddedLimiter } from "#platform/redis/embedded-limiter.ts";
+import { EmbeddedPermits } from "#platform/redis/embedded-permits.ts";
 import { dependencyDown } from "#platform/rpc/errors.ts";
 import { createHopSigner, createHopVerifier } from "#platform/rpc/hop-token.ts";
 import { createLinks } from "#platform/rpc/links.ts";
@@ -109,6 +110,7 @@ export async function openAgentMesh(options: MeshOptions = {}): Promise<AgentMes
   const model = undo.use(await startModelServer());
   const embedded = undo.use(new EmbeddedBus({ log: createLog({ level: "silent", service: "bus" }) }));
   const cache = undo.use(new EmbeddedCache());
+  const permits = undo.use(new EmbeddedPermits());
   const root = rootSecret([randomBytes(32)]);
   const keys = deriveServiceKeys(root, ["edge", "agent", "config", "tool"]);
   const neighbours = playNeighbours();
@@ -117,7 +119,7 @@ export async function openAgentMesh(options: MeshOptions = {}): Promise<AgentMes
   for (let i = 0; i < (options.replicas ?? 1); i++) {
     const bus = options.bus === undefined ? embedded : undo.use(options.bus());
     const agent = { ...SHORT_TIMES, ...options.agent, ...options.agents?.[i] };
-    replicas.push(await openReplica({ undo, options, agent, test, model, root, keys, local, bus, cache }));
+    replicas.push(await openReplica({ undo, options, agent, test, model, root, keys, local, bus, cache, permits }));
   }
   const owned = undo.move();
   const [one, two] = replicas as [Replica, Replica];
@@ -149,10 +151,11 @@ interface ReplicaParts {
   local: (module: string) => ReturnType<typeof createLocalTransport> | undefined;
   bus: Bus;
   cache: EmbeddedCache;
+  permits: EmbeddedPermits;
 }
 
 async function openReplica(parts: ReplicaParts): Promise<Replica> {
-  const { undo, options, agent, test, model, root, keys, local, bus, cache } = parts;
+  const { undo, options, agent, test, model, root, keys, local, bus, cache, permits } = parts;
   const logged: Record<string, unknown>[] = [];
   const log = createLog({
     level: "debug",
@@ -198,6 +201,7 @@ async function openReplica(parts: ReplicaParts): Promise<Replica> {
     bus: heard.bus,
     cache,
     limiter: new EmbeddedLimiter(),
+    permits,
     links,
     rootSecret: root,
     pageTokens: createPageTokens(root),
