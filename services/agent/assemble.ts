@@ -176,12 +176,15 @@ export function assembleAgent(config: AgentConfig, platform: Platform): AgentSer
     },
     /**
      * Nothing new begins; watchers of others' runs go to other replicas; runs in flight may end by themselves. What is left
-     * after the grace is cancelled, and says so to those who watch.
+     * after the grace is handed over to another replica, or to the next start, where runs may be taken up; else it is
+     * cancelled, and says so to those who watch.
      */
     async drain(grace) {
       draining.abort();
+      await reaper.stop();
       const over = new Promise((resolve) => grace.addEventListener("abort", resolve, { once: true }));
       if (!grace.aborted) await Promise.race([allFinished(), over]);
+      if (config.maxAttempts > 1) await liveRuns.handOver();
       await cancelAll();
     },
     async stop() {

@@ -1,5 +1,5 @@
 import type { ResolveAgentResponse } from "#gen/agentmesh/config/v1/resolution_service_pb.ts";
-import { TenantTier } from "#gen/agentmesh/config/v1/tenant_service_pb.ts";
+import type { TenantTier } from "#gen/agentmesh/config/v1/tenant_service_pb.ts";
 
 /** A tenant's part of what all share. */
 export interface TenantShare {
@@ -12,12 +12,8 @@ export interface TenantShare {
 /** By limits and tier; a negative limit is none. */
 export function tenantShare({ limits, tier }: Pick<ResolveAgentResponse, "limits" | "tier">): TenantShare {
   const limit = Number(limits?.maxConcurrentSessions ?? -1n);
-  return { tenantLimit: limit < 0 ? Number.MAX_SAFE_INTEGER : limit, weight: WEIGHTS[tier] ?? 1 };
+  return { tenantLimit: limit < 0 ? Number.MAX_SAFE_INTEGER : limit, weight: WEIGHTS[tier] };
 }
 
-const WEIGHTS: Partial<Record<TenantTier, number>> = {
-  [TenantTier.FREE]: 1,
-  [TenantTier.STARTER]: 2,
-  [TenantTier.PRO]: 4,
-  [TenantTier.ENTERPRISE]: 8,
-};
+/** UNSPECIFIED, FREE, STARTER, PRO, ENTERPRISE. */
+const WEIGHTS: Readonly<Record<TenantTier, number>> = { 0: 1, 1: 1, 2: 2, 3: 4, 4: 8 };

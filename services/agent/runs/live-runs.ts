@@ -2,7 +2,7 @@ import type { Database } from "#platform/postgres/database.ts";
 import { failpoint } from "#platform/process/failpoint.ts";
 import type { Log } from "#platform/telemetry/log.ts";
 import { LeaseLost } from "../errors.ts";
-import { renewLeases } from "../store/lease-store.ts";
+import { releaseLeases, renewLeases } from "../store/lease-store.ts";
 import type { RunLog } from "./run-log.ts";
 
 /** A run that this process owns and works on. */
@@ -76,6 +76,24 @@ export class LiveRuns {
         this.#beating = undefined;
       });
     }, this.#options.heartbeatMs);
+  }
+
+  /**
+   * Hands all runs over: this process writes nothing more to them, and any other may take them at once. Where the database
+   * does not hear of it, they are taken when their leases end.
+   */
+  async handOver(): Promise<void> {
+    const { database, owner, log, heartbeatMs } = this.#options;
+    const runs = this.all();
+    if (runs.length === 0) return;
+    for (const run of runs) abandon(run);
+    await Promise.all(runs.map(({ finished }) => finished));
+    const fences = runs.map((run) => run.log.fence);
+    try {
+      await database.worker((tx) => releaseLeases(tx, owner, fences), { deadline: Date.now() + heartbeatMs });
+    } catch (error) {
+      log.warn({ err: error }, "agent.lease.release_failed");
+    }
   }
 
   /** Ends the heartbeat. Runs that are still here lose their leases. */

@@ -167,8 +167,8 @@ describe("two replicas of the agent service", { skip }, () => {
     await cancel(others.runId, own.two);
   });
 
-  test("a replica that stops cancels what is left of its runs, and those who watch are told", async () => {
-    await using own = await open();
+  test("a replica that stops where runs are not taken up cancels what is left of its own, and those who watch are told", async () => {
+    await using own = await open({ max_attempts: "1" });
     const { runId } = await start(LONG, own.one);
     const [here, there] = [read(own.one, me, runId), read(own.two, me, runId)];
     await Promise.all([streaming(here), streaming(there)]);

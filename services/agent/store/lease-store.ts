@@ -55,6 +55,20 @@ export async function renewLeases(
   return { renewed: kept, lost: new Set(runs.filter((run) => !kept.has(run) && !owned.has(run))) };
 }
 
+/**
+ * Gives an owner's leases up, so that others take the runs at once. The attempt does not count: nothing went wrong with
+ * the run. Worker role.
+ */
+export async function releaseLeases(tx: Tx, owner: string, fences: readonly Fence[]): Promise<void> {
+  await tx.execute(
+    `UPDATE agent.runs r SET lease_expires = clock_timestamp(), attempt = attempt - 1
+     FROM unnest($2::text[], $3::text[], $4::int[]) AS mine (tenant_id, run_id, epoch)
+     WHERE r.tenant_id = mine.tenant_id AND r.run_id = mine.run_id AND r.epoch = mine.epoch AND r.owner = $1
+       AND r.state IN (1, 2)`,
+    [owner, fences.map(({ tenantId }) => tenantId), fences.map(({ runId }) => runId), fences.map(({ epoch }) => epoch)],
+  );
+}
+
 /** Takes over runs whose lease has expired: a new owner, the next epoch, a block of numbers above the old one. Worker role. */
 export async function claimExpired(
   tx: Tx,
