@@ -12,7 +12,7 @@ export interface TenantShare {
 /** By limits and tier; a negative limit is none. */
 export function tenantShare({ limits, tier }: Pick<ResolveAgentResponse, "limits" | "tier">): TenantShare {
   const limit = Number(limits?.maxConcurrentSessions ?? -1n);
-  return { tenantLimit: limit < 0 ? Number.MAX_SAFE_INTEGER : limit, weight: WEIGHTS[tier] };
+  return { tenantLimit: limit < 0 ? Number.MAX_SAFE_INTEGER : limit, weight: WEIGHTS[tier] ?? 1 };
 }
 
 /** UNSPECIFIED, FREE, STARTER, PRO, ENTERPRISE. */
