@@ -1,0 +1,154 @@
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import {
+  actsOnce,
+  billsWhatWasUsed,
+  endsAsPromised,
+  endsOnce,
+  invariants,
+  logIsChained,
+  nothingHeld,
+  nothingStale,
+  oneRunPerKey,
+  resumesExactly,
+  shownIsCommitted,
+} from "./checkers.ts";
+import type { LogEvent, RunHistory, SeenEvent } from "./history.ts";
+
+const event = (seq: number, prev: number, type: string, itemId = ""): LogEvent => ({
+  seq: BigInt(seq),
+  prevSeq: BigInt(prev),
+  type,
+  itemId,
+  isError: false,
+  bytes: `${type} ${seq}`,
+});
+const shown = (one: LogEvent): SeenEvent => ({ ...one, durable: true });
+const passing = (seq: number): SeenEvent => ({ ...event(seq, 0, "text_delta"), durable: false });
+
+const started = event(1, 0, "run_started");
+const requested = event(4, 1, "tool_call_requested", "call_1");
+const completed = event(5, 4, "tool_call_completed", "call_1");
+const step = event(6, 5, "step_completed");
+const end = event(9, 6, "run_completed");
+const log = [started, requested, completed, step, end];
+const execution = { runId: "run_1", callId: "call_1", requestKey: "run_1/call_1", idempotent: false };
+const good: RunHistory = {
+  runId: "run_1",
+  interrupted: false,
+  log,
+  writtenAt: [1, 2, 2, 3, 4],
+  watches: [
+    { after: 0n, events: [shown(started), passing(2), passing(3), shown(requested)], whole: false },
+    { after: 3n, events: log.slice(1).map(shown), whole: true },
+  ],
+  executions: [execution],
+  modelCalls: [{ input: 10, output: 3, delivered: true }],
+  steps: [{ input: 10, output: 3 }],
+  total: { input: 10, output: 3 },
+  failure: "",
+};
+const withWatch = (after: bigint, events: readonly SeenEvent[], whole = false): RunHistory => ({
+  ...good,
+  watches: [{ after, events, whole }],
+});
+const withLog = (...events: LogEvent[]): RunHistory => ({ ...good, log: events });
+
+describe("the checks of a run's history", () => {
+  test("find nothing in a good one", () => {
+    for (const [name, check] of Object.entries(invariants(true))) assert.deepEqual(check(good), [], name);
+  });
+
+  test("I1: find what was shown and is not in the log, or is otherwise, and an acknowledged run that is not there", () => {
+    assert.match(shownIsCommitted(withWatch(0n, [shown(event(7, 6, "notice"))]))[0] ?? "", /notice 7.*lacks/);
+    assert.match(shownIsCommitted(withWatch(0n, [{ ...shown(step), bytes: "other" }]))[0] ?? "", /otherwise/);
+    assert.equal(shownIsCommitted(withLog()).length, 1);
+    assert.deepEqual(shownIsCommitted(withWatch(0n, [passing(7)])), []);
+  });
+
+  test("I2: find a broken chain, a number that does not rise, and another beginning", () => {
+    assert.equal(logIsChained(withLog(started, completed)).length, 1);
+    assert.equal(logIsChained(withLog(started, event(1, 1, "notice"))).length, 1);
+    assert.equal(logIsChained(withLog(event(1, 0, "notice"))).length, 1);
+  });
+
+  test("I2: find an event that is skipped, repeated, before the cursor, or missing at the end", () => {
+    const all = log.map(shown);
+    assert.match(resumesExactly(withWatch(0n, all.toSpliced(2, 1)))[0] ?? "", /in place of tool_call_completed 5/);
+    assert.ok(resumesExactly(withWatch(0n, [...all, shown(end)])).length > 0);
+    assert.ok(resumesExactly(withWatch(4n, all.slice(1))).length > 0);
+    assert.match(resumesExactly(withWatch(0n, all.slice(0, 3), true))[0] ?? "", /2 events before the end/);
+    assert.deepEqual(resumesExactly(withWatch(0n, all.slice(0, 3))), []);
+    assert.equal(resumesExactly(withWatch(0n, [shown(started), passing(3), passing(3)])).length, 1);
+  });
+
+  test("I2: find what was written later than what stands above it", () => {
+    assert.equal(nothingStale({ ...good, writtenAt: [1, 2, 4, 3, 5] }).length, 1);
+  });
+
+  test("I3: find no end, two ends, and what comes after an end", () => {
+    assert.deepEqual(endsOnce(withLog(started)), ["has not ended"]);
+    assert.match(endsOnce(withLog(...log, event(10, 9, "run_failed")))[0] ?? "", /2 times/);
+    assert.match(endsOnce(withLog(...log, event(10, 9, "step_started")))[0] ?? "", /step_started 10 after/);
+  });
+
+  test("I3: find an end that was not promised", () => {
+    const lost = { ...withLog(started, event(3, 1, "run_failed")), interrupted: true, failure: "OWNER_LOST" };
+    assert.deepEqual(endsAsPromised(false)(lost), []);
+    assert.equal(endsAsPromised(true)(lost).length, 1);
+    assert.equal(endsAsPromised(false)({ ...lost, interrupted: false }).length, 1);
+    assert.equal(endsAsPromised(false)({ ...lost, failure: "INTERNAL" }).length, 1);
+    assert.deepEqual(endsAsPromised(true, ["OWNER_LOST"])(lost), []);
+  });
+
+  test("I4: find a second execution, another key, an execution without intent, and a completion without execution", () => {
+    const twice = [execution, execution];
+    assert.match(actsOnce({ ...good, executions: twice })[0] ?? "", /acted 2 times/);
+    assert.deepEqual(actsOnce({ ...good, executions: twice.map((one) => ({ ...one, idempotent: true })) }), []);
+    const renamed = { ...execution, idempotent: true, requestKey: "run_1/again" };
+    assert.equal(actsOnce({ ...good, executions: [{ ...execution, idempotent: true }, renamed] }).length, 1);
+    assert.match(actsOnce({ ...good, log: log.toSpliced(1, 1) })[0] ?? "", /intent/);
+    assert.match(actsOnce({ ...good, executions: [] })[0] ?? "", /never acted/);
+    const failed = log.with(2, { ...completed, isError: true });
+    assert.deepEqual(actsOnce({ ...good, executions: [], log: failed }), []);
+    assert.equal(actsOnce({ ...good, log: [...log, completed] }).length, 1);
+  });
+
+  test("I5: find usage that the model did not have, has once, and a total that is not the sum", () => {
+    const used = { input: 10, output: 3 };
+    assert.equal(billsWhatWasUsed({ ...good, modelCalls: [] }).length, 3);
+    assert.ok(billsWhatWasUsed({ ...good, steps: [used, used] }).length > 0);
+    assert.ok(billsWhatWasUsed({ ...good, total: { input: 11, output: 3 } }).length > 0);
+    const call = { ...used, delivered: true };
+    assert.equal(billsWhatWasUsed({ ...good, modelCalls: [call, call] }).length, 1);
+    assert.deepEqual(billsWhatWasUsed({ ...good, modelCalls: [call, call], interrupted: true }), []);
+  });
+
+  test("I6: find a key with two runs or none, and a run with two keys", () => {
+    assert.deepEqual(
+      oneRunPerKey(
+        new Map([
+          ["a", ["run_1", "run_1"]],
+          ["b", ["run_2"]],
+        ]),
+      ),
+      [],
+    );
+    assert.equal(oneRunPerKey(new Map([["a", ["run_1", "run_2"]]])).length, 1);
+    assert.equal(oneRunPerKey(new Map([["a", []]])).length, 1);
+    assert.equal(
+      oneRunPerKey(
+        new Map([
+          ["a", ["run_1"]],
+          ["b", ["run_1"]],
+        ]),
+      ).length,
+      1,
+    );
+  });
+
+  test("I10: find what is still held", () => {
+    assert.deepEqual(nothingHeld({ permits: 0 }), []);
+    assert.deepEqual(nothingHeld({ permits: 2, streams: 0 }), ["2 permits are held at idle"]);
+  });
+});

@@ -1,0 +1,188 @@
+// The invariants of a run as functions of what was recorded of it. Each returns what is wrong, one line per violation.
+import type { LogEvent, RunHistory, SeenEvent, Tokens } from "./history.ts";
+
+export type Check = (history: RunHistory) => string[];
+
+const TERMINAL = /^run_(completed|failed|cancelled)$/;
+
+export function isTerminalType(type: string): boolean {
+  return TERMINAL.test(type);
+}
+
+/** I1: whatever a client was shown as durable is in the log, byte for byte; and what was acknowledged exists. */
+export const shownIsCommitted: Check = ({ log, watches }) => {
+  if (log.length === 0) return ["was acknowledged and has no event in the log"];
+  const stored = new Map(log.map((event) => [event.seq, event]));
+  return watches.flatMap(({ events }) =>
+    events
+      .filter(({ durable, seq, bytes }) => durable && stored.get(seq)?.bytes !== bytes)
+      .map((event) => `showed ${nameOf(event)}, which the log ${stored.has(event.seq) ? "has otherwise" : "lacks"}`),
+  );
+};
+
+/** I2, the log: it begins with run_started, seq rises, and prev_seq names the event before. */
+export const logIsChained: Check = ({ log }) => {
+  const wrong: string[] = [];
+  let previous = 0n;
+  for (const event of log) {
+    if (event.prevSeq !== previous)
+      wrong.push(`${nameOf(event)} names ${event.prevSeq} before it, and that is ${previous}`);
+    if (event.seq <= previous) wrong.push(`${nameOf(event)} does not rise above ${previous}`);
+    previous = event.seq;
+  }
+  if (log[0] !== undefined && log[0].type !== "run_started") wrong.push(`begins with ${log[0].type}`);
+  return wrong;
+};
+
+/** I2, the watchers: after k come the durable events after k, none missing and none twice, and seq rises throughout. */
+export const resumesExactly: Check = ({ log, watches }) =>
+  watches.flatMap(({ after, events, whole }) => {
+    const wanted = log.filter(({ seq }) => seq > after);
+    const shown = events.filter(({ durable }) => durable);
+    const wrong: string[] = [];
+    for (const [i, event] of shown.entries()) {
+      if (event.seq === wanted[i]?.seq) continue;
+      wrong.push(
+        `after ${after} a watcher got ${nameOf(event)} in place of ${wanted[i] ? nameOf(wanted[i]) : "the end"}`,
+      );
+      break;
+    }
+    if (whole && wrong.length === 0 && shown.length < wanted.length) {
+      wrong.push(`after ${after} a watcher was let go ${wanted.length - shown.length} events before the end`);
+    }
+    const falling = events.find(({ seq }, i) => seq <= (events[i - 1]?.seq ?? after));
+    if (falling !== undefined) wrong.push(`after ${after} a watcher got ${nameOf(falling)}, which does not rise`);
+    return wrong;
+  });
+
+/**
+ * I2, the fence: events were written in the order of their numbers. A writer that had lost the run would have added below
+ * or beside what its successor wrote.
+ */
+export const nothingStale: Check = ({ log, writtenAt }) =>
+  log.flatMap((event, i) => {
+    const before = writtenAt[i - 1];
+    const at = writtenAt[i];
+    return before !== undefined && at !== undefined && at < before
+      ? [`${nameOf(event)} was written before the one above it`]
+      : [];
+  });
+
+/** I3: exactly one terminal event, and nothing after it. */
+export const endsOnce: Check = ({ log }) => {
+  const ends = log.filter(({ type }) => TERMINAL.test(type));
+  if (ends.length === 0) return ["has not ended"];
+  if (ends.length > 1) return [`ended ${ends.length} times: ${ends.map(nameOf).join(", ")}`];
+  const last = log.at(-1) as LogEvent;
+  return last === ends[0] ? [] : [`went on to ${nameOf(last)} after its end`];
+};
+
+/**
+ * How a run has to end: completed; without takeover also by OWNER_LOST when its owner died; and by these reasons, where
+ * what it needs was away.
+ */
+export const endsAsPromised =
+  (takeover: boolean, excused: readonly string[] = []): Check =>
+  ({ log, interrupted, failure }) => {
+    const end = log.at(-1)?.type;
+    if (end === "run_completed" || end === undefined || !TERMINAL.test(end)) return [];
+    if (!takeover && interrupted && failure === "OWNER_LOST") return [];
+    if (end === "run_failed" && excused.includes(failure)) return [];
+    return [`ended as ${end} ${failure}${interrupted ? "" : ", though nobody touched its owner"}`];
+  };
+
+/**
+ * I4: a call acts at most once, or again with the same key when its tool is idempotent; it acts only after its intent is
+ * in the log; and what the log has as completed did act.
+ */
+export const actsOnce: Check = ({ runId, log, executions }) => {
+  const wrong: string[] = [];
+  const byCall = Map.groupBy(executions, ({ callId }) => callId);
+  for (const [callId, times] of byCall) {
+    if (times.length > 1 && times.some(({ idempotent }) => !idempotent))
+      wrong.push(`${callId} acted ${times.length} times`);
+    for (const key of new Set(times.map(({ requestKey }) => requestKey))) {
+      if (key !== `${runId}/${callId}`) wrong.push(`${callId} acted under the key ${key}`);
+    }
+    if (!log.some(({ type, itemId }) => type === "tool_call_requested" && itemId === callId)) {
+      wrong.push(`${callId} acted, and the log does not have its intent`);
+    }
+  }
+  const ends = log.filter(({ type }) => type === "tool_call_completed");
+  for (const { itemId, isError } of ends) {
+    if (!isError && !byCall.has(itemId)) wrong.push(`${itemId} is completed and never acted`);
+  }
+  const completed = ends.map(({ itemId }) => itemId);
+  if (new Set(completed).size < completed.length) wrong.push("has a call that is completed twice");
+  return wrong;
+};
+
+/**
+ * I5: every step's usage is that of one call in the model server's books, none is booked twice, and the run's total is
+ * the sum of its steps; of a run that nobody interrupted, the sum of all answers that were delivered.
+ */
+export const billsWhatWasUsed: Check = ({ steps, total, modelCalls, interrupted, failure }) => {
+  const wrong: string[] = [];
+  const books = modelCalls.map(({ input, output }) => `${input}/${output}`);
+  for (const { input, output } of steps) {
+    const at = books.indexOf(`${input}/${output}`);
+    if (at < 0) wrong.push(`a step has used ${input}/${output}, which no call of the model did, or not so often`);
+    else books.splice(at, 1);
+  }
+  if (total === undefined) return wrong;
+  const summed = sum(steps);
+  if (total.input < summed.input || total.output < summed.output) {
+    wrong.push(`ended with ${total.input}/${total.output}, and its steps used ${summed.input}/${summed.output}`);
+  }
+  const delivered = sum(modelCalls.filter((call) => call.delivered));
+  if (!interrupted && failure === "" && (total.input !== delivered.input || total.output !== delivered.output)) {
+    wrong.push(`ended with ${total.input}/${total.output}; the model gave ${delivered.input}/${delivered.output}`);
+  }
+  const all = sum(modelCalls);
+  if (total.input > all.input || total.output > all.output) {
+    wrong.push(`ended with ${total.input}/${total.output}; all calls of the model used ${all.input}/${all.output}`);
+  }
+  return wrong;
+};
+
+/** I6: every key has exactly one run, and no two keys share one. Takes the runs that each call with a key was given. */
+export function oneRunPerKey(answers: ReadonlyMap<string, readonly string[]>): string[] {
+  const wrong: string[] = [];
+  const owners = new Map<string, string>();
+  for (const [key, runs] of answers) {
+    const distinct = new Set(runs);
+    if (distinct.size !== 1) wrong.push(`key ${key} has ${distinct.size} runs`);
+    for (const run of distinct) {
+      if (owners.has(run)) wrong.push(`${run} belongs to the keys ${owners.get(run)} and ${key}`);
+      owners.set(run, key);
+    }
+  }
+  return wrong;
+}
+
+/** I10, of what a pool holds: nothing once nobody works. Takes the pool's figures at idle, by name. */
+export function nothingHeld(held: Readonly<Record<string, number>>): string[] {
+  return Object.entries(held).flatMap(([name, count]) => (count === 0 ? [] : [`${count} ${name} are held at idle`]));
+}
+
+/** The invariants by name. */
+export function invariants(takeover: boolean, excused: readonly string[] = []): Readonly<Record<string, Check>> {
+  return {
+    "I1 shown is committed": shownIsCommitted,
+    "I2 log is chained": logIsChained,
+    "I2 nothing stale": nothingStale,
+    "I2 resume is exact": resumesExactly,
+    "I3 one end": endsOnce,
+    "I3 end as promised": endsAsPromised(takeover, excused),
+    "I4 acts once": actsOnce,
+    "I5 usage": billsWhatWasUsed,
+  };
+}
+
+function sum(all: readonly Tokens[]): Tokens {
+  return all.reduce((a, b) => ({ input: a.input + b.input, output: a.output + b.output }), { input: 0, output: 0 });
+}
+
+function nameOf({ type, seq }: LogEvent | SeenEvent): string {
+  return `${type} ${seq}`;
+}

@@ -1,0 +1,115 @@
+import { test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { Random } from "#tests/conformance/random.ts";
+import { auditRuns } from "./audit-runs.ts";
+import { IN_FLIGHT_PER_FAULT } from "./busy-replica.ts";
+import { declaredFailpoints } from "./declared-failpoints.ts";
+import { LEASE_MS, type Replica } from "./fault-mesh.ts";
+import { describeFaults, type FaultSuite, LIMIT_MS } from "./fault-suite.ts";
+import { report } from "./report.ts";
+import { LONG, SEED } from "./seed.ts";
+
+const ROUNDS = LONG ? 3 : 1;
+const REACHED_WITHIN_MS = 20_000;
+
+/** About how often a failpoint of these files is visited before twenty runs are in flight; others once. */
+const VISITS: Readonly<Record<string, number>> = {
+  "run-start": 20,
+  runs: 20,
+  "run-log": 50,
+  "run-work": 15,
+  "run-tools": 15,
+  "run-executor": 8,
+  "run-end": 8,
+  "live-runs": 12,
+  tools: 20,
+  journal: 20,
+};
+
+/** Deaths at failpoints: which of them nobody reached, and how many runs were in flight at each death. */
+class Deaths {
+  readonly missed: string[] = [];
+  readonly inFlight: number[] = [];
+  readonly #suite: FaultSuite;
+  readonly #random = new Random(SEED);
+
+  constructor(suite: FaultSuite) {
+    this.#suite = suite;
+  }
+
+  /** Starts the victim again with this failpoint armed and waits until it has died of it; it is left dead. */
+  async at(name: string, victim: Replica, meanwhile: () => Promise<void> = () => sleep(100)): Promise<void> {
+    const visits = VISITS[name.slice(0, name.indexOf("."))] ?? 1;
+    await victim.kill();
+    await victim.start(`${name}:kill@${visits + this.#random.below(visits)}`);
+    let dead = false;
+    void victim.process.exited.then(() => {
+      dead = true;
+    });
+    const late = Date.now() + REACHED_WITHIN_MS;
+    while (!dead && Date.now() < late) await meanwhile();
+    if (!dead) this.missed.push(name);
+    else this.inFlight.push([...(await this.#suite.stored.inFlight()).values()].flat().length);
+  }
+
+  report(names: readonly string[]): void {
+    const killed = this.inFlight.length;
+    const wanted = names.length * ROUNDS;
+    report("failpoints that killed", killed, `= ${wanted}`, killed === wanted, this.missed);
+    const least = Math.min(...this.inFlight);
+    report("runs in flight per failpoint", least, `>= ${IN_FLIGHT_PER_FAULT}`, least >= IN_FLIGHT_PER_FAULT);
+  }
+}
+
+describeFaults("an agent that dies at a failpoint, at every one", {}, (suite) => {
+  test("loses no event, acts once, and leaves runs that others take", { timeout: LIMIT_MS }, async () => {
+    const { mesh, stored } = suite();
+    const names = declaredFailpoints("agent");
+    const ofReaper = names.filter((name) => name.startsWith("reaper."));
+    const deaths = new Deaths(suite());
+    const [first, second, third] = mesh.agents as [Replica, Replica, Replica];
+    await using load = suite().load(90);
+    for (let round = 0; round < ROUNDS; round++) {
+      const others = names.filter((name) => !ofReaper.includes(name));
+      const victims = [first, second].map(async (victim) => {
+        for (let name = others.shift(); name !== undefined; name = others.shift()) await deaths.at(name, victim);
+        await victim.kill();
+        await victim.start();
+      });
+      await Promise.all(victims);
+      // What the reaper does takes somebody who dies beside it, and nobody else who could be faster.
+      await second.kill();
+      for (const name of ofReaper) {
+        await deaths.at(name, first, async () => {
+          await sleep(1_000);
+          await third.kill();
+          await sleep(LEASE_MS * 1.5);
+          await third.start();
+        });
+      }
+      await first.kill();
+      await Promise.all([first.start(), second.start()]);
+    }
+    await load.finish();
+    await auditRuns(mesh, load, stored);
+    deaths.report(names);
+  });
+});
+
+describeFaults("a tool service that dies at a failpoint, at every one", {}, (suite) => {
+  const names = declaredFailpoints("tool");
+  test("acts once", { timeout: LIMIT_MS, skip: names.length === 0 && "it has none" }, async () => {
+    const { mesh, stored } = suite();
+    const deaths = new Deaths(suite());
+    await using load = suite().load(60);
+    for (let round = 0; round < ROUNDS; round++) {
+      for (const name of names) await deaths.at(name, mesh.services);
+      await mesh.services.kill();
+      await mesh.services.start();
+    }
+    await load.finish();
+    // What a run needs at its start and for its tools was away.
+    await auditRuns(mesh, load, stored, ["DEPENDENCY_DOWN"]);
+    deaths.report(names);
+  });
+});

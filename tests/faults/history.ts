@@ -1,0 +1,66 @@
+// What was recorded of a run, from three sides: the log, those who watched, and the world that it acted on.
+
+/** A durable event as it stands in the log. */
+export interface LogEvent {
+  readonly seq: bigint;
+  readonly prevSeq: bigint;
+  readonly type: string;
+  /** The item that it is about, such as a call's id; empty for the run itself. */
+  readonly itemId: string;
+  /** Of a tool_call_completed: whether the call failed. */
+  readonly isError: boolean;
+  /** AgentEvent, binary, in base64. */
+  readonly bytes: string;
+}
+
+/** An event as a client got it. */
+export interface SeenEvent extends LogEvent {
+  readonly durable: boolean;
+}
+
+/** One connection of a watcher: what it asked for and what it was shown. */
+export interface Watch {
+  /** The cursor: events after this seq were asked for. */
+  readonly after: bigint;
+  readonly events: readonly SeenEvent[];
+  /** Whether the server ended the stream by itself, and not an error or the watcher. */
+  readonly whole: boolean;
+}
+
+/** An execution of a tool, told by the tool itself to somebody outside the mesh. */
+export interface Execution {
+  readonly runId: string;
+  readonly callId: string;
+  readonly requestKey: string;
+  /** Whether the tool is declared idempotent. */
+  readonly idempotent: boolean;
+}
+
+export interface Tokens {
+  readonly input: number;
+  readonly output: number;
+}
+
+/** A call of the model, as the model's server has it in its books. */
+export interface ModelCall extends Tokens {
+  /** Whether the whole answer went out. */
+  readonly delivered: boolean;
+}
+
+export interface RunHistory {
+  readonly runId: string;
+  /** Whether the run changed its owner: its process was killed or stood still. */
+  readonly interrupted: boolean;
+  readonly log: readonly LogEvent[];
+  /** When each event of the log was written, in milliseconds of the epoch. */
+  readonly writtenAt: readonly number[];
+  readonly watches: readonly Watch[];
+  readonly executions: readonly Execution[];
+  readonly modelCalls: readonly ModelCall[];
+  /** Usage of the step_completed events, in order. */
+  readonly steps: readonly Tokens[];
+  /** Usage of the terminal event. */
+  readonly total: Tokens | undefined;
+  /** ErrorInfo reason of run_failed; empty for any other end. */
+  readonly failure: string;
+}
