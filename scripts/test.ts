@@ -17,8 +17,10 @@ import { testFiles } from "./test/test-files.ts";
 const testLimitMs = 60_000;
 const fileLimitMs = 300_000;
 
-/** Tests that break servers under load and measure take long and want the machine: only when asked for, one file at a time. */
-const ALONE = "tests/faults/";
+/** Tests that measure one thing beside another: one file at a time, when the rest is done. */
+const ALONE = ["tests/abuse/", "tests/faults/"];
+/** Of these, those that take long: only when asked for. */
+const LONG = "tests/faults/";
 
 const root = join(import.meta.dirname, "..");
 const flags = process.argv.slice(2).filter((argument) => argument.startsWith("-"));
@@ -28,8 +30,8 @@ process.exitCode = await main();
 async function main(): Promise<number> {
   const began = performance.now();
   const isAsked = filters.some((filter) => filter.includes("faults"));
-  const isAlone = (file: string) => file.startsWith(ALONE);
-  const files = testFiles(root, filters).filter((file) => isAsked || !isAlone(file));
+  const isAlone = (file: string) => ALONE.some((folder) => file.startsWith(folder));
+  const files = testFiles(root, filters).filter((file) => isAsked || !file.startsWith(LONG));
   if (files.length === 0) {
     console.error(`no test file's path contains ${filters.join(" or ")}`);
     return 1;
