@@ -9,10 +9,10 @@ import { Bystanders } from "./bystanders.ts";
 /** The project's own bar: while somebody abuses HTTP/2, the 99th percentile of the others stays below twice of what it was. */
 const BAR = 2;
 /**
- * A p99 below this counts as this: windows without any abuse had one of 3 to 24 ms on two quiet cores, from pauses of the
- * server or of the scheduler, so that a ratio of smaller figures says which window had the pause.
+ * A quiet p99 counts as this much at least. Server, bystanders and offender are three processes, here and in CI on two
+ * processors: one turn of the system's scheduler is 3 to 4 ms, and a percentile below one says who had the processor.
  */
-const FLOOR_MS = 10;
+const FLOOR_MS = 5;
 /** Quiet and abuse in turn, so that what else this machine does falls on both. */
 const TURNS = 8;
 const TURN_MS = 300;

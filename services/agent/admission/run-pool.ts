@@ -119,7 +119,7 @@ export class RunPool implements AsyncDisposable {
     return this.#work(tenantId, holder);
   }
 
-  /** Whoever still waits is refused; held permits are given back. */
+  /** Held permits are given back, and nobody is asked for again: whoever still waits is refused when its wait is over. */
   async [Symbol.asyncDispose](): Promise<void> {
     clearInterval(this.#renewal);
     for (const { timer } of this.#parked.values()) clearTimeout(timer);
