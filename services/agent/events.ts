@@ -5,8 +5,8 @@ import { agentMetrics } from "#platform/telemetry/agent-metrics.ts";
 import type { Log } from "#platform/telemetry/log.ts";
 import type { Metrics } from "#platform/telemetry/metrics.ts";
 import { contextOf, endSpan, inContext, startSpan } from "#platform/telemetry/trace.ts";
+import type { StartedRun } from "./runs/run-begin.ts";
 import type { RunEnd } from "./runs/run-end.ts";
-import type { StartedRun } from "./runs/run-start.ts";
 
 /** One run as it is seen from outside: span, log lines and metrics. No method throws. */
 export interface ObservedRun {

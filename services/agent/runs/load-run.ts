@@ -6,8 +6,8 @@ import { sessionHistory } from "../store/message-store.ts";
 import { draftOf, eventsOfTypes, planOf } from "../store/resume-store.ts";
 import { type RunRow, runById } from "../store/run-store.ts";
 import { sessionById } from "../store/session-store.ts";
+import type { ResumableRun } from "./run-begin.ts";
 import { fromStoredPlan } from "./run-plan.ts";
-import type { ResumableRun } from "./run-start.ts";
 import { storedWork, WORK_EVENTS } from "./stored-work.ts";
 
 /** A run of this process's as it is stored. */

@@ -8,9 +8,9 @@ import { LeaseLost } from "../errors.ts";
 import { claimExpired } from "../store/lease-store.ts";
 import { SEQ_BLOCK } from "../store/run-store.ts";
 import { type LoadedRun, loadRun } from "./load-run.ts";
+import type { ResumableRun } from "./run-begin.ts";
 import { finishRun, ownerLost, poisoned, type RunEnd } from "./run-end.ts";
 import { RunLog } from "./run-log.ts";
-import type { ResumableRun } from "./run-start.ts";
 import { UsageTotal } from "./usage-total.ts";
 
 const BATCH = 50;

@@ -4,11 +4,11 @@ import { adapterOf } from "../adapters/adapters.ts";
 import { LeaseLost } from "../errors.ts";
 import type { AgentEvents, ObservedRun } from "../events.ts";
 import type { Pricing } from "../llm/pricing.ts";
+import type { StartedRun } from "./run-begin.ts";
 import { type EndContext, finishRun, internalFailure, type RunEnd } from "./run-end.ts";
 import { endOf, RunTimeout } from "./run-failure.ts";
 import type { RunLog } from "./run-log.ts";
 import { RunScribe } from "./run-scribe.ts";
-import type { StartedRun } from "./run-start.ts";
 import { type WorkDeps, work } from "./run-work.ts";
 import { UsageTotal } from "./usage-total.ts";
 

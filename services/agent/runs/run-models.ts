@@ -12,7 +12,7 @@ import { buildLadder, type LadderConfig } from "../llm/ladder.ts";
 import type { Models } from "../llm/models.ts";
 import { type ChosenModels, chooseModels } from "../llm/routing.ts";
 import type { NeighbourAnswers } from "./neighbour-answers.ts";
-import type { FirstStep } from "./run-start.ts";
+import type { FirstStep } from "./run-begin.ts";
 
 const REVEAL_MS = 10_000;
 

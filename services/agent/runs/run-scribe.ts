@@ -20,8 +20,8 @@ import type { LedgerEntry } from "../store/ledger-store.ts";
 import { markEscalated } from "../store/session-store.ts";
 import { durableBody, previewPayload } from "./engine-payloads.ts";
 import { MaskedOutput } from "./masked-output.ts";
+import type { FirstStep } from "./run-begin.ts";
 import type { RunLog } from "./run-log.ts";
-import type { FirstStep } from "./run-start.ts";
 import type { MaskRule } from "./stream-mask.ts";
 import { type PricedTokens, sumOf, type UsageTotal, usageToProto } from "./usage-total.ts";
 

@@ -9,12 +9,12 @@ import { runLoop } from "../engine/loop.ts";
 import type { LoopInput } from "../engine/loop-input.ts";
 import type { LastResort } from "./last-resort.ts";
 import { Reminders } from "./reminders.ts";
+import type { StartedRun } from "./run-begin.ts";
 import type { RunEnd } from "./run-end.ts";
 import { type HookSource, pluginFailed, RunHooks } from "./run-hooks.ts";
 import type { RunLog } from "./run-log.ts";
 import type { RunModels } from "./run-models.ts";
 import type { RunScribe } from "./run-scribe.ts";
-import type { StartedRun } from "./run-start.ts";
 import type { OpenTools, RunTools } from "./run-tools.ts";
 
 export interface WorkDeps {

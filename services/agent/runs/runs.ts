@@ -17,10 +17,11 @@ import * as store from "../store/run-store.ts";
 import { sessionByExternalId } from "../store/session-store.ts";
 import type { Subscription } from "./live-feed.ts";
 import type { LiveRuns } from "./live-runs.ts";
+import type { ResumableRun, StartedRun } from "./run-begin.ts";
 import type { RunExecutor } from "./run-executor.ts";
 import { CancelRequest } from "./run-failure.ts";
 import { type DurableEntry, RunLog } from "./run-log.ts";
-import { type ResumableRun, type StartDeps, type StartedRun, startRun } from "./run-start.ts";
+import { type StartDeps, startRun } from "./run-start.ts";
 import { isOver } from "./run-state.ts";
 import { type WatchDeps, type WatchFrame, type WatchOptions, watchRun } from "./watch.ts";
 
