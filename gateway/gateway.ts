@@ -127,7 +127,14 @@ export function createGateway(
     rest,
     faces: {
       "/": rootFace,
-      ...healthFaces({ ...platform, draining: () => isDraining, limits }),
+      ...healthFaces({
+        components: platform.components,
+        ready: () => platform.health.ready(),
+        draining: () => isDraining,
+        ttlMs: limits.healthTtlMs,
+        probeMs: limits.healthProbeMs,
+        log: platform.log,
+      }),
       [METRICS_PATH]: metricsFace(platform.metrics, {
         isPublic: config.metricsPublic,
         trustsProxies: config.trustedProxies.length > 0,

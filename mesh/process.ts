@@ -4,8 +4,9 @@ import type { ConnectRouter } from "@connectrpc/connect";
 import type { GatewayPortConfig, GatewayRunning } from "#gateway/index.ts";
 import { newId } from "#platform/id.ts";
 import { type ModuleTable, startOrder } from "#platform/module/graph.ts";
+import type { HealthReportOptions } from "#platform/module/health-report.ts";
 import { Lifecycle, type Part } from "#platform/module/lifecycle.ts";
-import type { Platform, Running } from "#platform/module/module.ts";
+import type { Component, Platform, Running } from "#platform/module/module.ts";
 import type { OutboxRelay } from "#platform/postgres/outbox-relay.ts";
 import { type HealthSource, mountHealth } from "#platform/rpc/health.ts";
 import { createHopSigner, createHopVerifier } from "#platform/rpc/hop-token.ts";
@@ -15,6 +16,7 @@ import { type NodeListener, openPort, type Port } from "#platform/rpc/port.ts";
 import { mountReflection } from "#platform/rpc/reflection.ts";
 import { createRpcListener } from "#platform/rpc/rpc-listener.ts";
 import { deriveServiceKeys } from "#platform/rpc/service-keys.ts";
+import { withServicePages } from "#platform/rpc/service-pages.ts";
 import { createServicePipeline } from "#platform/rpc/service-pipeline.ts";
 import { createPageTokens } from "#platform/secrets/page-token.ts";
 import { loadRootSecret } from "#platform/secrets/root-secret.ts";
@@ -65,6 +67,7 @@ export async function startProcess(config: MeshConfig, table: ModuleTable, log: 
   const owners = serviceOwners(table);
   const local = localTransports(parts, pipeline);
 
+  const components: Component[] = [...backends.components];
   const health: HealthSource = {
     ready: () => lifecycle.ready() && entrance.open,
     services: () => modules.flatMap(({ services }) => services.map(({ typeName }) => typeName)),
@@ -83,7 +86,7 @@ export async function startProcess(config: MeshConfig, table: ModuleTable, log: 
     cache: backends.cache,
     limiter: backends.limiter,
     permits: backends.permits,
-    components: backends.components,
+    components,
     health,
   };
   for (const name of names) {
@@ -99,6 +102,7 @@ export async function startProcess(config: MeshConfig, table: ModuleTable, log: 
     undo.defer(() => links.close());
     const row = rowOf(table, name);
     const running = row.module.create(config.own.get(name), { ...shared, links, log: log.child({ module: name }) });
+    components.push(...(running.components ?? []));
     parts.push({ name, running });
   }
   // Last to start and first to stop: an event that is published while its consumer is away is lost to an embedded bus.
@@ -110,7 +114,7 @@ export async function startProcess(config: MeshConfig, table: ModuleTable, log: 
       modules.flatMap(({ services }) => [...services]),
       pipeline,
       health,
-      log,
+      { components, draining: () => lifecycle.state === "draining", log },
     ),
   );
   const owned = undo.move();
@@ -164,13 +168,16 @@ async function listen(config: MeshConfig, entrance: Entrance): Promise<Port> {
   }
 }
 
-/** The gateway's listener where there is a gateway; else all services behind the service pipeline. */
+/** How long a health report of a service's process counts, and a component may take to answer, in milliseconds. */
+const SERVICE_HEALTH = { ttlMs: 1_000, probeMs: 2_000 };
+
+/** The gateway's listener where there is a gateway; else all services behind the service pipeline, and the health pages. */
 function listenerOf(
   parts: readonly Part[],
   services: readonly DescService[],
   pipeline: ReturnType<typeof createServicePipeline>,
   health: HealthSource,
-  log: Log,
+  report: Pick<HealthReportOptions, "components" | "draining"> & { readonly log: Log },
 ): NodeListener {
   const gateway = parts.map(({ running }) => running).find(hasListener);
   if (gateway !== undefined) return gateway.listener;
@@ -179,7 +186,11 @@ function listenerOf(
     mountHealth(router, health);
     mountReflection(router, services);
   };
-  return createRpcListener(routes, pipeline, log);
+  return withServicePages(createRpcListener(routes, pipeline, report.log), {
+    ...report,
+    ...SERVICE_HEALTH,
+    ready: () => health.ready(),
+  });
 }
 
 function outboxPart(relay: OutboxRelay): Running {

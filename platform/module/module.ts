@@ -33,7 +33,7 @@ export interface Platform {
   readonly links: Links;
   readonly rootSecret: RootSecret;
   readonly pageTokens: PageTokens;
-  /** Backends by name, for the health report. */
+  /** What the health report asks: the backends, and what the modules of this process add as they are built. */
   readonly components: readonly Component[];
   /** Readiness of this process. */
   readonly health: HealthSource;
@@ -41,7 +41,7 @@ export interface Platform {
 
 /** A backend that the health report asks. */
 export interface Component {
-  /** "postgres", "redis", "nats" or "qdrant". */
+  /** "postgres", "redis", "nats", "qdrant" or "model". */
   readonly name: string;
   /** False: without it the mesh still answers, perhaps with less. */
   readonly required: boolean;
@@ -49,6 +49,8 @@ export interface Component {
   readonly kind: "embedded" | "external";
   /** Resolves when it answers. */
   ping(signal: AbortSignal): Promise<void>;
+  /** True: it answers, with less than it should. */
+  degraded?(): boolean;
 }
 
 /** A part of the system that can run alone or with others in one process. Every service's index.ts exports one. */
@@ -70,6 +72,8 @@ export interface Running {
   routes(router: ConnectRouter): void;
   /** Begins work: consumers, timers, bootstrap. Modules that it calls have started before. */
   start?(signal: AbortSignal): Promise<void>;
+  /** What it depends on beside the backends of the process, for the health report. */
+  readonly components?: readonly Component[];
   /** False while it cannot do its work; part of the process's readiness. */
   ready?(): boolean;
   /** Finishes or hands over work in flight; no new calls arrive. Returns when done or when the signal aborts. */

@@ -23,8 +23,9 @@ import { chatHandler } from "./handlers/chat.ts";
 import { runHandler } from "./handlers/run.ts";
 import { sessionHandler } from "./handlers/session.ts";
 import { tailHandler } from "./handlers/tail.ts";
-import { breakerMetric } from "./llm/breaker-metric.ts";
+import { modelComponent } from "./llm/model-component.ts";
 import { createModels } from "./llm/models.ts";
+import { observeBreakers } from "./llm/observe-breakers.ts";
 import { createPricing } from "./llm/pricing.ts";
 import { isTerminal } from "./runs/event-envelope.ts";
 import { LastResort } from "./runs/last-resort.ts";
@@ -85,12 +86,13 @@ export function assembleAgent(config: AgentConfig, platform: Platform): AgentSer
   const answers = new NeighbourAnswers({ ttlMs: config.answersTtlMs });
   let following: Subscription | undefined;
   let plugins: LoadedPlugins | undefined;
+  const everyModel = createModels(
+    config.models,
+    { fetch: egress.fetch, tenantFetch: tenantEgress.fetch },
+    { breaker: { onChange: observeBreakers(platform.metrics, log) } },
+  );
   const models = new RunModels({
-    models: createModels(
-      config.models,
-      { fetch: egress.fetch, tenantFetch: tenantEgress.fetch },
-      { breaker: { onChange: breakerMetric(platform.metrics) } },
-    ),
+    models: everyModel,
     config: config.models,
     credentials: links.to(ModelCredentialService),
     answers,
@@ -160,6 +162,7 @@ export function assembleAgent(config: AgentConfig, platform: Platform): AgentSer
     liveRuns,
     remoteTails,
     pool,
+    components: [modelComponent(everyModel, config.models)],
     routes(router) {
       router.service(ChatService, chatHandler(runs));
       router.service(RunService, runHandler(runs, pageTokens));

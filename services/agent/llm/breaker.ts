@@ -18,13 +18,16 @@ export interface BreakerOptions {
   onChange?: (breaker: BreakerReport, before: BreakerState) => void;
 }
 
+/** Stands for the platform's own key of a provider. */
+export const platformCredentialId = "platform";
+
 export type BreakerState = "closed" | "open" | "half_open";
 
 /** Whose calls a breaker judges. */
 export interface BreakerKey {
   provider: string;
   model: string;
-  /** `platform` or the id of a tenant's own credential. */
+  /** {@link platformCredentialId} or the id of a tenant's own credential. */
   credentialId: string;
 }
 
@@ -62,9 +65,13 @@ export class Breakers {
     };
   }
 
-  /** The breakers that are not at rest. */
+  /** The breakers that are not at rest. One whose time is over lets the next call through: it is half open. */
   states(): BreakerReport[] {
-    return Array.from(this.#all.values(), ({ key, state }) => ({ ...key, state })).filter((b) => b.state !== "closed");
+    const now = this.#options.now();
+    const reports = Array.from(this.#all.values(), ({ key, state, openUntil }): BreakerReport => {
+      return { ...key, state: state === "open" && openUntil <= now ? "half_open" : state };
+    });
+    return reports.filter(({ state }) => state !== "closed");
   }
 
   /** Lets a call through and gives the function to settle it with, once; or throws the ModelError of an open breaker. */
@@ -159,7 +166,7 @@ class GuardedStream implements AsyncIterator<ModelEvent> {
   #settle: (verdict: Verdict) => void = () => {};
 
   constructor(model: ChatModel, breakers: Breakers, request: ModelRequest, options: StreamOptions) {
-    const credentialId = options.credential?.id ?? "platform";
+    const credentialId = options.credential?.id ?? platformCredentialId;
     this.#open = () => model.stream(request, options)[Symbol.asyncIterator]();
     this.#enter = () => breakers.enter({ provider: model.provider, model: request.model, credentialId });
     this.#signal = options.signal;
