@@ -27,6 +27,7 @@ import { modelComponent } from "./llm/model-component.ts";
 import { createModels } from "./llm/models.ts";
 import { observeBreakers } from "./llm/observe-breakers.ts";
 import { createPricing } from "./llm/pricing.ts";
+import { openCleanUp } from "./retention/clean-up.ts";
 import { isTerminal } from "./runs/event-envelope.ts";
 import { LastResort } from "./runs/last-resort.ts";
 import { abandon, LiveRuns } from "./runs/live-runs.ts";
@@ -153,6 +154,7 @@ export function assembleAgent(config: AgentConfig, platform: Platform): AgentSer
     onReaped: events.runReaped,
     announce,
   });
+  const cleanUp = openCleanUp(config, { database, log, metrics: platform.metrics });
   const allFinished = () => Promise.all(liveRuns.all().map((run) => run.finished));
   const cancelAll = () => {
     for (const run of liveRuns.all()) run.controller.abort(new CancelRequest("shutdown"));
@@ -176,6 +178,7 @@ export function assembleAgent(config: AgentConfig, platform: Platform): AgentSer
       following = await answers.follow(database, bus);
       liveRuns.start();
       reaper.start();
+      cleanUp.start();
     },
     /**
      * Nothing new begins; watchers of others' runs go to other replicas; runs in flight may end by themselves. What is left
@@ -184,7 +187,7 @@ export function assembleAgent(config: AgentConfig, platform: Platform): AgentSer
      */
     async drain(grace) {
       draining.abort();
-      await reaper.stop();
+      await Promise.all([reaper.stop(), cleanUp.stop()]);
       const over = new Promise((resolve) => grace.addEventListener("abort", resolve, { once: true }));
       if (!grace.aborted) await Promise.race([allFinished(), over]);
       if (config.maxAttempts > 1) await liveRuns.handOver();
@@ -196,7 +199,7 @@ export function assembleAgent(config: AgentConfig, platform: Platform): AgentSer
       for (const run of liveRuns.all()) abandon(run);
       remoteTails.close();
       await following?.unsubscribe();
-      await reaper.stop();
+      await Promise.all([reaper.stop(), cleanUp.stop()]);
       await pool[Symbol.asyncDispose]();
       await liveRuns.stop();
       await egress.close();

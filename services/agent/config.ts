@@ -9,6 +9,10 @@ export interface AgentConfig {
   readonly reaperMs: number;
   readonly maxAttempts: number;
   readonly pool: PoolConfig;
+  /** How long a deleted session is kept before it is erased. */
+  readonly eraseAfterMs: number;
+  /** How often a process looks for deleted sessions that others left. */
+  readonly eraseEveryMs: number;
   /** Silence on an event stream before a heartbeat frame. */
   readonly streamHeartbeatMs: number;
   /** Longest life of a run. */
@@ -80,6 +84,18 @@ export function readAgentConfig(source: ConfigSource): AgentConfig {
       min: "100ms",
       max: "5m",
       doc: "How often a process looks for runs whose owner is gone.",
+    }),
+    eraseAfterMs: agent.duration("erase_after", {
+      default: "0s",
+      min: "0s",
+      max: "365d",
+      doc: "How long what a deleted session held stays in the database, where nobody reaches it any more, before it is erased.",
+    }),
+    eraseEveryMs: agent.duration("erase_interval", {
+      default: "30s",
+      min: "100ms",
+      max: "1h",
+      doc: "How often a process looks for deleted sessions that are to be erased; for those of its own it looks at once.",
     }),
     streamHeartbeatMs: agent.duration("stream_heartbeat", {
       default: "15s",

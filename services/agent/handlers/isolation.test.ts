@@ -7,6 +7,7 @@ import { TENANT_SCOPES } from "#platform/rpc/scopes.ts";
 import { skipWithoutPostgres } from "#platform/testing/private-postgres.ts";
 import { callAs, principalOf, refusal } from "#platform/testing/service-under-test.ts";
 import { LeaseLost } from "../errors.ts";
+import { claimDeleted, eraseRest, eraseSome } from "../store/erasure-store.ts";
 import { ledgerOf } from "../store/ledger-store.ts";
 import * as messages from "../store/message-store.ts";
 import * as runStore from "../store/run-store.ts";
@@ -177,9 +178,10 @@ describe("what belongs to others", { skip: skipWithoutPostgres() }, () => {
     ]);
     for (const one of found) assert.ok(one === undefined || (one as unknown[]).length === 0);
     await mesh.db.tenant(wrong, async (tx) => {
-      await runStore.deleteRuns(tx, sessionId);
-      await messages.deleteMessages(tx, sessionId);
-      await sessionStore.deleteSession(tx, sessionId);
+      await sessionStore.markDeleted(tx, sessionId);
+      assert.equal(await claimDeleted(tx, sessionId), false);
+      assert.equal(await eraseSome(tx, sessionId), true);
+      await eraseRest(tx, sessionId);
     });
     const insert = mesh.db.tenant(wrong, (tx) =>
       tx.execute("INSERT INTO agent.run_events (tenant_id, run_id, seq, type, event) VALUES ($1, $2, 99, 'x', '')", [

@@ -12,6 +12,7 @@ import { skipWithoutPostgres } from "#platform/testing/private-postgres.ts";
 import { callAs, principalOf, refusal, violations } from "#platform/testing/service-under-test.ts";
 import { Sessions } from "../sessions/sessions.ts";
 import { type AgentMesh, openAgentMesh } from "../testing/agent-mesh.ts";
+import { erased } from "../testing/erased.ts";
 
 describe("SessionService", { skip: skipWithoutPostgres() }, () => {
   let mesh: AgentMesh;
@@ -99,6 +100,7 @@ describe("SessionService", { skip: skipWithoutPostgres() }, () => {
     const { run } = await mesh.one.runs.startRun({ message: "[[hang]]", sessionId: mine }, callAs(me));
     await remove(mine);
     await until(() => mesh.model.requests.at(-1)?.abandoned === true, "the model's stream to be broken off");
+    await erased(mesh.db, me.tenantId);
     const left = await mesh.db.tenant(me.tenantId, async (tx) => {
       const tables = ["sessions", "messages", "runs", "run_events"];
       return Promise.all(tables.map(async (table) => (await tx.query(`SELECT 1 FROM agent.${table}`)).length));
@@ -108,7 +110,7 @@ describe("SessionService", { skip: skipWithoutPostgres() }, () => {
       assert.equal(reasonOf(await rejection(mesh.one.runs.getRun({ runId }, callAs(me)))), "RESOURCE_NOT_FOUND");
     }
     const types = (await audited()).map(({ type }) => type);
-    assert.deepEqual(types.slice(-3), ["run.cancel_requested", "run.cancelled", "session.deleted"]);
+    assert.deepEqual(types.slice(-3), ["run.cancelled", "session.deleted", "session.erased"]);
     const again = await mesh.one.chat.chat({ message: "two", sessionId: mine }, callAs(me));
     assert.equal(mesh.model.requests.at(-1)?.body.messages.length, 1, "a new session under the same UUID");
     assert.equal(again.sessionId, mine);

@@ -9,6 +9,7 @@ import { skipWithoutPostgres } from "#platform/testing/private-postgres.ts";
 import { callAs, principalOf } from "#platform/testing/service-under-test.ts";
 import { ledgerOf } from "../store/ledger-store.ts";
 import { type AgentMesh, openAgentMesh } from "../testing/agent-mesh.ts";
+import { erased } from "../testing/erased.ts";
 import { notices, payloads, playRun, sent } from "../testing/play-run.ts";
 
 const WINDOW = 4_000;
@@ -116,6 +117,7 @@ describe("a session that is longer than the model's window", { skip: skipWithout
     const { sessionId } = await compacted();
     assert.equal(await count("compactions"), 1);
     await mesh.one.sessions.deleteSession({ sessionId }, callAs(me));
+    await erased(mesh.db, me.tenantId);
     assert.deepEqual([await count("compactions"), await count("messages")], [0, 0]);
   });
 });

@@ -11,6 +11,7 @@ import { skipWithoutPostgres } from "#platform/testing/private-postgres.ts";
 import { callAs, principalOf } from "#platform/testing/service-under-test.ts";
 import { type LedgerEntry, ledgerOf } from "../store/ledger-store.ts";
 import { type AgentMesh, openAgentMesh } from "../testing/agent-mesh.ts";
+import { erased } from "../testing/erased.ts";
 import type { Neighbours } from "../testing/neighbours.ts";
 import { payloads, playRun } from "../testing/play-run.ts";
 import { deltas, read } from "../testing/watching.ts";
@@ -150,6 +151,7 @@ describe("the ledger", { skip: skipWithoutPostgres() }, () => {
     mesh.model.script(says("Yes."));
     const { runId, sessionId } = await playRun(mesh, me, { endUserId: "ada" });
     await mesh.one.sessions.deleteSession({ sessionId }, callAs(me));
+    await erased(mesh.db, me.tenantId);
     const rows = await mesh.db.tenant(me.tenantId, (tx) =>
       tx.query("SELECT end_user_id FROM agent.model_calls WHERE run_id = $1", [runId]),
     );

@@ -15,7 +15,8 @@ import { rejection, until } from "#platform/rpc/test-mesh.contract.ts";
 import { createLog } from "#platform/telemetry/log.ts";
 import { skipWithoutPostgres } from "#platform/testing/private-postgres.ts";
 import { principalOf } from "#platform/testing/service-under-test.ts";
-import { deleteRuns, SEQ_BLOCK } from "../store/run-store.ts";
+import { SEQ_BLOCK } from "../store/run-store.ts";
+import { markDeleted } from "../store/session-store.ts";
 import { type AgentMesh, openAgentMesh } from "../testing/agent-mesh.ts";
 import { type DrivenRun, driveRun } from "../testing/driven-run.ts";
 import { assertChain, assertRising, durable } from "../testing/watching.ts";
@@ -348,11 +349,11 @@ describe("a watcher", { skip: skipWithoutPostgres() }, () => {
     assert.deepEqual(watching.events.at(-1), end);
   });
 
-  test("of a run that is erased is told that there is none", async () => {
+  test("of a run whose session is deleted is told that there is none", async () => {
     const tails = { subscribe: async () => undefined } as unknown as WatchDeps["remoteTails"];
     const watching = new Watching({ ...deps, liveRuns: mesh.two.service.liveRuns, remoteTails: tails }, run);
     await watching.seen("caught_up");
-    await mesh.db.tenant(me.tenantId, (tx) => deleteRuns(tx, run.log.ids.sessionId));
+    await mesh.db.tenant(me.tenantId, (tx) => markDeleted(tx, run.log.ids.sessionId));
     assert.equal(reasonOf(await watching.ended), "RESOURCE_NOT_FOUND");
   });
 

@@ -8,12 +8,10 @@ import { canonical } from "../domain/canonical.ts";
 import type { Cursor } from "../domain/cursor.ts";
 import { ownerFor, type Reach, reaches, readReach, writeReach } from "../domain/ownership.ts";
 import { sessionBusy } from "../errors.ts";
-import { deleteCompactions } from "../store/compaction-store.ts";
+import { SESSION_DELETED } from "../retention/eraser.ts";
 import { earlierAnswer } from "../store/earlier-answer.ts";
-import { anonymiseLedger } from "../store/ledger-store.ts";
 import * as messages from "../store/message-store.ts";
-import { deleteDrafts } from "../store/resume-store.ts";
-import { deleteRuns } from "../store/run-store.ts";
+import { unfinishedRuns } from "../store/run-store.ts";
 import * as store from "../store/session-store.ts";
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
@@ -117,38 +115,38 @@ export class Sessions {
   }
 
   /**
-   * Erases a session: its messages, its runs and their events. A run in progress is cancelled first, so that nothing is
-   * written into a session that is gone.
+   * Deletes a session: from then on nobody finds it, its messages, runs or events, and its UUID can be used again. Its runs
+   * that have not ended are cancelled first, so that nothing is written into a session that is gone. The eraser removes what
+   * is stored.
    */
   async delete(call: Call, sessionId: string, { etag, requestId }: Conditions): Promise<void> {
     const key = keyOf(call, "DeleteSession", requestId, { sessionId, etag });
     const reach = writeReach(call.principal);
-    let found: store.SessionRow;
-    try {
-      found = await this.#tenant(call, (tx) => findSession(tx, sessionId, reach));
-      requireEtag(found, etag);
-    } catch (error) {
-      if ((await earlierAnswer(this.#deps.database, key)) !== undefined) return;
-      throw error;
+    // First: the caller's UUID may be another session's by now.
+    if ((await earlierAnswer(this.#deps.database, key)) !== undefined) return;
+    const { found, unfinished } = await this.#tenant(call, async (tx) => {
+      const session = await findSession(tx, sessionId, reach);
+      requireEtag(session, etag);
+      return { found: session, unfinished: await unfinishedRuns(tx, session.session_id) };
+    });
+    const occupied = found.active_run_id === null ? [] : [found.active_run_id];
+    for (const runId of new Set([...occupied, ...unfinished])) {
+      await this.#deps.cancelRun(call, runId, "session_deleted");
     }
-    if (found.active_run_id !== null) await this.#deps.cancelRun(call, found.active_run_id, "session_deleted");
     await this.#tenant(call, async (tx) => {
       await idempotent(tx, key, async () => {
         const session = await findSession(tx, found.session_id, reach, true);
         // A turn may have begun since.
-        if (session.active_run_id !== null) throw sessionBusy(session.active_run_id);
-        await messages.deleteMessages(tx, session.session_id);
-        await deleteCompactions(tx, session.session_id);
-        await deleteDrafts(tx, session.session_id);
-        await anonymiseLedger(tx, session.session_id);
-        await deleteRuns(tx, session.session_id);
-        await store.deleteSession(tx, session.session_id);
+        const runId = session.active_run_id ?? (await unfinishedRuns(tx, session.session_id))[0];
+        if (runId !== undefined) throw sessionBusy(runId);
+        await store.markDeleted(tx, session.session_id);
         await audit(tx, "agent", call, {
           type: "session.deleted",
           resource: session.session_id,
           sessionId: session.session_id,
           details: { messages: session.message_count },
         });
+        tx.announce(SESSION_DELETED);
         return NOTHING;
       });
     });

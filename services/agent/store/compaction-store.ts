@@ -44,10 +44,3 @@ export async function insertCompaction(tx: Tx, compaction: NewCompaction): Promi
     ],
   );
 }
-
-/** Erases the compactions of a session. */
-export async function deleteCompactions(tx: Tx, sessionId: string): Promise<void> {
-  await tx.execute("DELETE FROM agent.compactions WHERE tenant_id = agentmesh.current_tenant() AND session_id = $1", [
-    sessionId,
-  ]);
-}

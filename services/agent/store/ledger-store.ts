@@ -88,13 +88,3 @@ export async function ledgerOf(tx: Tx, runId: string): Promise<LedgerEntry[]> {
     ownCredential: row.own_credential,
   }));
 }
-
-/** Takes the user's name from what was booked for a session's runs. To be called before the runs are erased. */
-export async function anonymiseLedger(tx: Tx, sessionId: string): Promise<void> {
-  await tx.execute(
-    `UPDATE agent.model_calls c SET end_user_id = '' FROM agent.runs r
-     WHERE c.tenant_id = agentmesh.current_tenant() AND r.tenant_id = c.tenant_id AND r.run_id = c.run_id
-       AND r.session_id = $1 AND c.end_user_id <> ''`,
-    [sessionId],
-  );
-}

@@ -96,10 +96,3 @@ export async function listMessages(
     [sessionId, page.from, page.limit],
   );
 }
-
-/** Erases the messages of a session. */
-export async function deleteMessages(tx: Tx, sessionId: string): Promise<void> {
-  await tx.execute("DELETE FROM agent.messages WHERE tenant_id = agentmesh.current_tenant() AND session_id = $1", [
-    sessionId,
-  ]);
-}

@@ -53,13 +53,3 @@ export async function eventsOfTypes(tx: Tx, runId: string, types: readonly strin
   );
   return rows.map(({ event }) => event);
 }
-
-/** Erases the drafts of a session's runs. To be called before the runs are erased. */
-export async function deleteDrafts(tx: Tx, sessionId: string): Promise<void> {
-  await tx.execute(
-    `DELETE FROM agent.step_drafts d USING agent.runs r
-     WHERE d.tenant_id = agentmesh.current_tenant() AND r.tenant_id = d.tenant_id AND r.run_id = d.run_id
-       AND r.session_id = $1`,
-    [sessionId],
-  );
-}

@@ -2,6 +2,7 @@ import type { RunOutcome, RunState } from "#gen/agentmesh/agent/v1/run_pb.ts";
 import type { Tx } from "#platform/postgres/database.ts";
 import type { Principal } from "#platform/rpc/principal.ts";
 import type { Cursor } from "../domain/cursor.ts";
+import { inLivingSession } from "./session-store.ts";
 
 /** How many event numbers an owner gets at a time. */
 export const SEQ_BLOCK = 1_000_000n;
@@ -63,11 +64,11 @@ export function runRow(raw: RunRowAsText): RunRow {
   return { ...raw, seq_reserved: BigInt(raw.seq_reserved), last_seq: BigInt(raw.last_seq) };
 }
 
-/** A run; `lock` waits for whoever writes to it and keeps others from doing so until the transaction ends. */
+/** A run of a session that is not deleted; `lock` waits for whoever writes to it and keeps others from doing so until the transaction ends. */
 export async function runById(tx: Tx, runId: string, lock = false): Promise<RunRow | undefined> {
   const raw = await tx.one<RunRowAsText>(
     `SELECT ${RUN_COLUMNS} FROM agent.runs
-     WHERE tenant_id = agentmesh.current_tenant() AND run_id = $1${lock ? " FOR UPDATE" : ""}`,
+     WHERE tenant_id = agentmesh.current_tenant() AND run_id = $1 AND ${inLivingSession("runs")}${lock ? " FOR UPDATE" : ""}`,
     [runId],
   );
   return raw === undefined ? undefined : runRow(raw);
@@ -84,7 +85,7 @@ export async function listRuns(
        AND ($1::text IS NULL OR end_user_id = $1) AND ($2::text IS NULL OR session_id = $2)
        AND ($3::text IS NULL OR agent_id = $3) AND ($4::smallint IS NULL OR state = $4)
        AND ($5::timestamptz IS NULL OR create_time >= $5) AND ($6::timestamptz IS NULL OR create_time < $6)
-       AND ($7::timestamptz IS NULL OR (create_time, run_id) < ($7, $8))
+       AND ($7::timestamptz IS NULL OR (create_time, run_id) < ($7, $8)) AND ${inLivingSession("runs")}
      ORDER BY create_time DESC, run_id DESC LIMIT $9`,
     [
       filter.endUserId ?? null,
@@ -111,15 +112,12 @@ export async function eventsAfter(tx: Tx, runId: string, afterSeq: bigint, limit
   return rows.map(({ event }) => event);
 }
 
-/** Erases the runs of a session and their events. */
-export async function deleteRuns(tx: Tx, sessionId: string): Promise<void> {
-  await tx.execute(
-    `DELETE FROM agent.run_events e USING agent.runs r
-     WHERE e.tenant_id = agentmesh.current_tenant() AND r.tenant_id = e.tenant_id AND r.run_id = e.run_id
-       AND r.session_id = $1`,
+/** Ids of a session's runs that have not ended, oldest first. */
+export async function unfinishedRuns(tx: Tx, sessionId: string): Promise<string[]> {
+  const rows = await tx.query<{ run_id: string }>(
+    `SELECT run_id FROM agent.runs
+     WHERE tenant_id = agentmesh.current_tenant() AND session_id = $1 AND state IN (1, 2, 3) ORDER BY run_id`,
     [sessionId],
   );
-  await tx.execute("DELETE FROM agent.runs WHERE tenant_id = agentmesh.current_tenant() AND session_id = $1", [
-    sessionId,
-  ]);
+  return rows.map(({ run_id }) => run_id);
 }

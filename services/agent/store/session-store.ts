@@ -71,7 +71,7 @@ export async function insertSession(tx: Tx, session: NewSession): Promise<Sessio
 export async function sessionById(tx: Tx, sessionId: string, lock = false): Promise<SessionRow | undefined> {
   return tx.one<SessionRow>(
     `SELECT ${COLUMNS} FROM agent.sessions
-     WHERE tenant_id = agentmesh.current_tenant() AND session_id = $1${lock ? " FOR UPDATE" : ""}`,
+     WHERE tenant_id = agentmesh.current_tenant() AND session_id = $1 AND deleted_at IS NULL${lock ? " FOR UPDATE" : ""}`,
     [sessionId],
   );
 }
@@ -88,6 +88,7 @@ export async function sessionByExternalId(
   const rows = await tx.query<SessionRow>(
     `SELECT ${COLUMNS} FROM agent.sessions
      WHERE tenant_id = agentmesh.current_tenant() AND external_id = $1 AND ($2::text IS NULL OR end_user_id = $2)
+       AND deleted_at IS NULL
      ORDER BY end_user_id LIMIT 2`,
     [externalId, endUserId ?? null],
   );
@@ -101,7 +102,7 @@ export async function listSessions(
 ): Promise<SessionRow[]> {
   return tx.query<SessionRow>(
     `SELECT ${COLUMNS} FROM agent.sessions
-     WHERE tenant_id = agentmesh.current_tenant()
+     WHERE tenant_id = agentmesh.current_tenant() AND deleted_at IS NULL
        AND ($1::text IS NULL OR end_user_id = $1)
        AND ($2::text IS NULL OR agent_id = $2)
        AND ($3::timestamptz IS NULL OR (create_time, session_id) < ($3, $4))
@@ -144,9 +145,17 @@ export async function markEscalated(tx: Tx, sessionId: string, escalationJson: s
   );
 }
 
-/** Erases a session whose messages and runs are erased. */
-export async function deleteSession(tx: Tx, sessionId: string): Promise<void> {
-  await tx.execute("DELETE FROM agent.sessions WHERE tenant_id = agentmesh.current_tenant() AND session_id = $1", [
-    sessionId,
-  ]);
+/** Deletes a session that the transaction has locked: from its commit on nobody finds it, or its runs. */
+export async function markDeleted(tx: Tx, sessionId: string): Promise<void> {
+  await tx.execute(
+    `UPDATE agent.sessions SET deleted_at = clock_timestamp(), version = version + 1, update_time = clock_timestamp()
+     WHERE tenant_id = agentmesh.current_tenant() AND session_id = $1`,
+    [sessionId],
+  );
+}
+
+/** A condition on the row of `runs`, or of another table with a session: its session is not deleted. */
+export function inLivingSession(row: string): string {
+  return `EXISTS (SELECT FROM agent.sessions living WHERE living.tenant_id = ${row}.tenant_id
+    AND living.session_id = ${row}.session_id AND living.deleted_at IS NULL)`;
 }

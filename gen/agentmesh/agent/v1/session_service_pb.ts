@@ -545,7 +545,7 @@ export const SessionService: GenService<{
     output: typeof UpdateSessionResponseSchema;
   },
   /**
-   * Deletes a session: cancels its live run, then it is gone for every caller.
+   * Deletes a session: cancels its live run, then it is gone for every caller, and what is stored of it is erased.
    *
    * @generated from rpc agentmesh.agent.v1.SessionService.DeleteSession
    */

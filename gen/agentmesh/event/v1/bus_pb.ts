@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file agentmesh/event/v1/bus.proto.
  */
 export const file_agentmesh_event_v1_bus: GenFile = /*@__PURE__*/
-  fileDesc("ChxhZ2VudG1lc2gvZXZlbnQvdjEvYnVzLnByb3RvEhJhZ2VudG1lc2guZXZlbnQudjEiQQoNVGVuYW50Q2hhbmdlZBIRCgl0ZW5hbnRfaWQYASABKAkSDgoGc3RhdHVzGAIgASgJEg0KBWVwb2NoGAMgASgDIkQKDEFnZW50Q2hhbmdlZBIRCgl0ZW5hbnRfaWQYASABKAkSEAoIYWdlbnRfaWQYAiABKAkSDwoHdmVyc2lvbhgDIAEoBSI2Cg1BcGlLZXlSZXZva2VkEhEKCXRlbmFudF9pZBgBIAEoCRISCgphcGlfa2V5X2lkGAIgASgJIjwKC1J1bkFkdmFuY2VkEg4KBnJ1bl9pZBgBIAEoCRILCgNzZXEYAiABKAMSEAoIdGVybWluYWwYAyABKAhiBnByb3RvMw");
+  fileDesc("ChxhZ2VudG1lc2gvZXZlbnQvdjEvYnVzLnByb3RvEhJhZ2VudG1lc2guZXZlbnQudjEiQQoNVGVuYW50Q2hhbmdlZBIRCgl0ZW5hbnRfaWQYASABKAkSDgoGc3RhdHVzGAIgASgJEg0KBWVwb2NoGAMgASgDIkQKDEFnZW50Q2hhbmdlZBIRCgl0ZW5hbnRfaWQYASABKAkSEAoIYWdlbnRfaWQYAiABKAkSDwoHdmVyc2lvbhgDIAEoBSI2Cg1BcGlLZXlSZXZva2VkEhEKCXRlbmFudF9pZBgBIAEoCRISCgphcGlfa2V5X2lkGAIgASgJIjwKC1J1bkFkdmFuY2VkEg4KBnJ1bl9pZBgBIAEoCRILCgNzZXEYAiABKAMSEAoIdGVybWluYWwYAyABKAgiNgoNU2Vzc2lvbkVyYXNlZBIRCgl0ZW5hbnRfaWQYASABKAkSEgoKc2Vzc2lvbl9pZBgCIAEoCWIGcHJvdG8z");
 
 /**
  * A tenant was created, changed or deleted. Subject `agentmesh.tenant.v1.<tenant_id>.changed`.
@@ -147,4 +147,33 @@ export type RunAdvanced = Message<"agentmesh.event.v1.RunAdvanced"> & {
  */
 export const RunAdvancedSchema: GenMessage<RunAdvanced> = /*@__PURE__*/
   messageDesc(file_agentmesh_event_v1_bus, 3);
+
+/**
+ * A session that was deleted is erased: whatever else holds something of it erases that too. Delivered at least once.
+ * Subject `agentmesh.session.v1.<tenant_id>.erased`.
+ *
+ * @generated from message agentmesh.event.v1.SessionErased
+ */
+export type SessionErased = Message<"agentmesh.event.v1.SessionErased"> & {
+  /**
+   * Tenant.
+   *
+   * @generated from field: string tenant_id = 1;
+   */
+  tenantId: string;
+
+  /**
+   * Session.
+   *
+   * @generated from field: string session_id = 2;
+   */
+  sessionId: string;
+};
+
+/**
+ * Describes the message agentmesh.event.v1.SessionErased.
+ * Use `create(SessionErasedSchema)` to create a new message.
+ */
+export const SessionErasedSchema: GenMessage<SessionErased> = /*@__PURE__*/
+  messageDesc(file_agentmesh_event_v1_bus, 4);
 
