@@ -30,6 +30,7 @@ import { createPricing } from "./llm/pricing.ts";
 import { openCleanUp } from "./retention/clean-up.ts";
 import { isTerminal } from "./runs/event-envelope.ts";
 import { LastResort } from "./runs/last-resort.ts";
+import { LateBookings } from "./runs/late-bookings.ts";
 import { abandon, LiveRuns } from "./runs/live-runs.ts";
 import { NeighbourAnswers } from "./runs/neighbour-answers.ts";
 import { Reaper } from "./runs/reaper.ts";
@@ -78,6 +79,7 @@ export function assembleAgent(config: AgentConfig, platform: Platform): AgentSer
   const tenantEgress = createTenantFetch({ ...TENANT_MODELS, trustedOrigins: config.models.trustedOrigins });
   const resolution = links.to(ResolutionService);
   const liveRuns = new LiveRuns({ database, owner: instanceId, leaseMs, heartbeatMs, log });
+  const lateBookings = new LateBookings({ database, log, retryMs: heartbeatMs });
   const remoteTails = new RemoteTails({ clientAt: (address) => links.at(RunTailService, address), bus });
   const draining = new AbortController();
   const announce = (tenantId: string, event: AgentEvent) => {
@@ -132,6 +134,8 @@ export function assembleAgent(config: AgentConfig, platform: Platform): AgentSer
       lastResort: new LastResort(platform.cache, config.cachedAnswerTtlMs),
       pricing,
       events,
+      database,
+      lateBookings,
       runTimeoutMs: config.runTimeoutMs,
     }),
   });
@@ -197,11 +201,13 @@ export function assembleAgent(config: AgentConfig, platform: Platform): AgentSer
       draining.abort();
       await within(cancelAll(), LAST_WORDS_MS, () => new Error("late")).catch(() => {});
       for (const run of liveRuns.all()) abandon(run);
+      await within(allFinished(), LAST_WORDS_MS, () => new Error("late")).catch(() => {});
       remoteTails.close();
       await following?.unsubscribe();
       await Promise.all([reaper.stop(), cleanUp.stop()]);
       await pool[Symbol.asyncDispose]();
       await liveRuns.stop();
+      await lateBookings.stop();
       await egress.close();
       await tenantEgress.close();
       await plugins?.unload();

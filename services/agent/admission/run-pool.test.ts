@@ -44,6 +44,21 @@ async function settle(): Promise<void> {
 }
 
 describe("RunPool", () => {
+  test("a run that its process has lost to itself holds one permit, until its newest work is over", async () => {
+    const permits = new EmbeddedPermits();
+    await using pool = poolOf({ permits });
+    const first = await pool.enter({ tenantId: "ten_a", holder: "run_1", tenantLimit: 100, weight: 1, signal: never });
+    const second = pool.adopt("ten_a", "run_1");
+    first[Symbol.dispose]();
+    await settle();
+    assert.equal(await permits.held("ten_a"), 1);
+    assert.deepEqual(pool.use, { working: 1, waiting: 0 });
+    second[Symbol.dispose]();
+    await settle();
+    assert.equal(await permits.held("ten_a"), 0);
+    assert.deepEqual(pool.use, { working: 0, waiting: 0 });
+  });
+
   test("so many work at a time; the next one begins when one has ended", async () => {
     await using pool = poolOf();
     const [one, two] = [await enter(pool, "ten_a"), await enter(pool, "ten_a")];

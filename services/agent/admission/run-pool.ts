@@ -57,7 +57,8 @@ export class RunPool implements AsyncDisposable {
   readonly #backlog: Backlog;
   /** Tenants at their limit, with those of their applicants that were asked for, in order. */
   readonly #parked = new Map<string, { applicants: Applicant[]; timer: NodeJS.Timeout }>();
-  readonly #working = new Map<string, Map<string, number>>();
+  /** By tenant and holder, since when: the newest, where a holder works twice because it has lost its run to itself. */
+  readonly #working = new Map<string, Map<string, { readonly since: number }>>();
   readonly #renewal: NodeJS.Timeout;
   /** Permits that are held. */
   #held = 0;
@@ -189,14 +190,20 @@ export class RunPool implements AsyncDisposable {
   }
 
   #work(tenantId: string, holder: string): RunPermit {
-    const holders = this.#working.get(tenantId) ?? new Map<string, number>();
-    this.#working.set(tenantId, holders.set(holder, performance.now()));
+    const holders = this.#working.get(tenantId) ?? new Map<string, { readonly since: number }>();
+    const work = { since: performance.now() };
+    this.#working.set(tenantId, holders.set(holder, work));
     let held = true;
     return {
       [Symbol.dispose]: () => {
         if (!held) return;
         held = false;
-        this.#backlog.ended(performance.now() - (holders.get(holder) ?? 0));
+        this.#backlog.ended(performance.now() - work.since);
+        if (holders.get(holder) !== work) {
+          this.#held -= 1;
+          this.#pump();
+          return;
+        }
         holders.delete(holder);
         if (holders.size === 0 && this.#working.get(tenantId) === holders) this.#working.delete(tenantId);
         this.#giveBack(tenantId, holder);

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { after, before, describe, test } from "node:test";
+import { after, afterEach, before, describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { newId } from "#platform/id.ts";
 import type { Database } from "#platform/postgres/database.ts";
@@ -21,6 +21,9 @@ describe("the runs of a process", { skip: skipWithoutPostgres() }, () => {
     mesh = await openAgentMesh({ agent: { lease: "5m", heartbeat: "1m", reaper_interval: "1m" } });
   });
   after(() => mesh[Symbol.asyncDispose]());
+  // Also those of a test that failed: their heartbeat would keep the process alive.
+  const opened: LiveRuns[] = [];
+  afterEach(() => Promise.all(opened.splice(0).map((runs) => runs.stop())));
 
   interface Held {
     runs: LiveRuns;
@@ -33,6 +36,7 @@ describe("the runs of a process", { skip: skipWithoutPostgres() }, () => {
     const run = await driveRun(mesh, mesh.one, principalOf(newId("ten"), TENANT_SCOPES));
     run.drop();
     const runs = new LiveRuns({ database, owner: mesh.one.instanceId, leaseMs, heartbeatMs: 20, log });
+    opened.push(runs);
     const finished = Promise.withResolvers<void>();
     const controller = new AbortController();
     runs.add({ log: run.log, controller, finished: finished.promise, leasedAt });
@@ -52,9 +56,9 @@ describe("the runs of a process", { skip: skipWithoutPostgres() }, () => {
   });
 
   test("keep their leases by a heartbeat, for as long as they last", async () => {
-    const { runs, run, controller } = await hold(mesh.db, { leaseMs: 200 });
+    const { runs, run, controller } = await hold(mesh.db, { leaseMs: 500 });
     runs.start();
-    await sleep(600);
+    await sleep(1_200);
     assert.equal(controller.signal.aborted, false);
     const [row] = await mesh.db.tenant(run.call.principal.tenantId, (tx) =>
       tx.query<{ held: boolean }>("SELECT lease_expires > clock_timestamp() AS held FROM agent.runs"),
@@ -90,6 +94,19 @@ describe("the runs of a process", { skip: skipWithoutPostgres() }, () => {
     await mesh.db.tenant(run.call.principal.tenantId, (tx) => tx.execute("UPDATE agent.runs SET epoch = epoch + 1"));
     await runs.beat();
     assert.ok(controller.signal.reason instanceof LeaseLost);
+  });
+
+  test("are given up when this process itself takes them with the next epoch, and the new one is kept", async () => {
+    const { runs, run, controller, finish } = await hold(mesh.db);
+    const next = { log: run.log, controller: new AbortController(), finished: new Promise<void>(() => {}) };
+    runs.add({ ...next, leasedAt: performance.now() });
+    assert.ok(controller.signal.reason instanceof LeaseLost);
+    finish();
+    await sleep(10);
+    assert.deepEqual(
+      runs.all().map(({ controller: { signal } }) => signal.aborted),
+      [false],
+    );
   });
 
   test("count their lease from before it was taken", async () => {

@@ -62,6 +62,9 @@ export class LiveRuns {
 
   add(run: LiveRun): void {
     const { runId } = run.log.fence;
+    // A lease can run out while its owner is busy, and its own reaper be the one that takes the run.
+    const earlier = this.#runs.get(runId);
+    if (earlier !== undefined) this.#giveUp(runId, earlier);
     this.#runs.set(runId, run);
     this.#renewedAt.set(runId, run.leasedAt);
     const remove = () => this.#remove(runId, run);

@@ -7,13 +7,15 @@ import type { Log } from "#platform/telemetry/log.ts";
 import { LeaseLost } from "../errors.ts";
 import { claimExpired } from "../store/lease-store.ts";
 import { SEQ_BLOCK } from "../store/run-store.ts";
+import { settleUsage } from "./late-bookings.ts";
 import { type LoadedRun, loadRun } from "./load-run.ts";
 import type { ResumableRun } from "./run-begin.ts";
 import { finishRun, ownerLost, poisoned, type RunEnd } from "./run-end.ts";
 import { RunLog } from "./run-log.ts";
 import { UsageTotal } from "./usage-total.ts";
 
-const BATCH = 50;
+/** Runs that are claimed at a time; what is left is for the other replicas, or for the next time. */
+const BATCH = 8;
 
 export interface ReaperOptions {
   database: Database;
@@ -74,13 +76,14 @@ export class Reaper {
         const leasedAt = performance.now();
         const claimed = await database.worker((tx) => claimExpired(tx, { owner, address, leaseMs }, BATCH), { signal });
         if (claimed.length > 0) failpoint("reaper.after-claim");
-        for (const { tenantId, runId } of claimed) {
-          // One run that cannot be taken up must not keep the others.
-          await this.#takeUp(tenantId, runId, leasedAt).catch((error: unknown) =>
-            this.#failed(error, { run_id: runId }),
-          );
-          signal.throwIfAborted();
-        }
+        // At the same time: their leases run while each of them is loaded.
+        await Promise.all(
+          claimed.map(({ tenantId, runId }) =>
+            // One run that cannot be taken up must not keep the others.
+            this.#takeUp(tenantId, runId, leasedAt).catch((error: unknown) => this.#failed(error, { run_id: runId })),
+          ),
+        );
+        signal.throwIfAborted();
         if (claimed.length < BATCH) return;
       }
     } catch (error) {
@@ -134,6 +137,7 @@ export class Reaper {
       failpoint("reaper.before-end");
       await finishRun(runLog, end, { usage: usage.summary(), call: callOf(run.principal, signal) });
       failpoint("reaper.after-end");
+      await settleUsage(database, runLog.fence);
       this.#options.onReaped(tenantId, runId);
     } catch (error) {
       if (!(error instanceof LeaseLost)) throw error;

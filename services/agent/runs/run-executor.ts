@@ -1,9 +1,11 @@
+import type { Database } from "#platform/postgres/database.ts";
 import { failpoint } from "#platform/process/failpoint.ts";
 import { type Call, withSignal } from "#platform/rpc/call.ts";
 import { adapterOf } from "../adapters/adapters.ts";
 import { LeaseLost } from "../errors.ts";
 import type { AgentEvents, ObservedRun } from "../events.ts";
 import type { Pricing } from "../llm/pricing.ts";
+import { type LateBookings, settleUsage, usageSoFar } from "./late-bookings.ts";
 import type { StartedRun } from "./run-begin.ts";
 import { type EndContext, finishRun, internalFailure, type RunEnd } from "./run-end.ts";
 import { endOf, RunTimeout } from "./run-failure.ts";
@@ -21,6 +23,8 @@ export interface ExecutorDeps extends WorkDeps {
   pricing: Pricing;
   events: AgentEvents;
   runTimeoutMs: number;
+  database: Database;
+  lateBookings: LateBookings;
 }
 
 /** Plays the engine on a run: what it yields becomes the run's events, messages and end. */
@@ -37,7 +41,9 @@ export function createExecutor(deps: ExecutorDeps): RunExecutor {
       using reins = new Reins(call.signal, deps.runTimeoutMs);
       let end: RunEnd;
       try {
-        end = await observed.run(() => work(deps, { call: withSignal(call, reins.signal), started, log, scribe }));
+        const giveUp = (reason: Error) => reins.pull(reason);
+        const at = { call: withSignal(call, reins.signal), started, log, scribe, giveUp };
+        end = await observed.run(() => work(deps, at));
       } catch (error) {
         end = endOf(error, reins.signal);
         if (end.kind === "failed") observed.failed(error);
@@ -46,11 +52,18 @@ export function createExecutor(deps: ExecutorDeps): RunExecutor {
       // Tools that did not listen to their signal yet, and the model, have nothing more to do here.
       reins.drop();
       const durationMs = performance.now() - startedAt;
-      const context = { usage: usage.summary(), call, durationMs };
       const lost = call.signal.reason instanceof LeaseLost;
-      const written = lost ? undefined : await writeEnd(log, end, context, observed);
+      const { database, lateBookings } = deps;
+      const { fence, ids } = log;
+      // An earlier owner may have booked what its broken call had cost only after this one began.
+      const shared = started.resume !== undefined && !lost;
+      const total = shared ? await usageSoFar(database, fence, log.unbookedNow).catch(() => usage) : usage;
+      const summary = total.summary();
+      const written = lost ? undefined : await writeEnd(log, end, { usage: summary, call, durationMs }, observed);
       log.feed.close();
-      observed.ended(written, context.usage, scribe.steps);
+      if (written === undefined) lateBookings.add({ tenantId: fence.tenantId, ids, calls: await log.unbooked() });
+      else if (shared) await settleUsage(database, fence).catch(observed.failed);
+      observed.ended(written, summary, scribe.steps);
     },
   };
 }
@@ -104,6 +117,10 @@ class Reins implements Disposable {
 
   get signal(): AbortSignal {
     return this.#controller.signal;
+  }
+
+  pull(reason: Error): void {
+    this.#controller.abort(reason);
   }
 
   drop(): void {

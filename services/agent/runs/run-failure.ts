@@ -22,15 +22,25 @@ export class RunTimeout extends Error {
   override readonly name = "RunTimeout";
 }
 
+/** A run's work is ended because what it does cannot be written down; the cause says why. */
+export class LogBroken extends Error {
+  override readonly name = "LogBroken";
+}
+
 /** How a run ends whose work threw `error`; the signal of the work, when it had aborted, says more than the error. */
 export function endOf(error: unknown, signal: AbortSignal): RunEnd {
   if (signal.aborted) {
     const reason: unknown = signal.reason;
+    if (reason instanceof LogBroken) return failureOf(reason.cause);
     if (!(reason instanceof RunTimeout)) {
       return { kind: "cancelled", cause: reason instanceof CancelRequest ? reason.why : "caller" };
     }
     return failure(Code.DeadlineExceeded, "RUN_TIMEOUT", "The run reached its time limit.", RetryAdvice.TERMINAL);
   }
+  return failureOf(error);
+}
+
+function failureOf(error: unknown): RunEnd {
   if (error instanceof ModelError) return modelFailure(error);
   // What another service refused or could not do, in its own words.
   if (error instanceof AppError) return refusal(error.code, error, error.message);

@@ -120,6 +120,22 @@ export class RunLog {
     if (this.#broken !== undefined) throw this.#broken;
   }
 
+  /** Why the log is broken; undefined while it is whole. */
+  get broken(): unknown {
+    return this.#broken;
+  }
+
+  /** Calls of models that no commit has brought, once nothing is being written any more. Never rejects. */
+  async unbooked(): Promise<readonly LedgerEntry[]> {
+    while (this.#writing !== undefined) await this.#writing;
+    return this.unbookedNow;
+  }
+
+  /** Calls of models that are not known to be written. */
+  get unbookedNow(): readonly LedgerEntry[] {
+    return this.#unbooked.slice();
+  }
+
   /** Gives the run up: nothing more is tried or shown, and readers go on with what is stored. */
   abandon(): void {
     this.#broken = new LeaseLost(this.ids.runId);

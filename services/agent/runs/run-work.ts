@@ -11,6 +11,7 @@ import type { LastResort } from "./last-resort.ts";
 import { Reminders } from "./reminders.ts";
 import type { StartedRun } from "./run-begin.ts";
 import type { RunEnd } from "./run-end.ts";
+import { LogBroken } from "./run-failure.ts";
 import { type HookSource, pluginFailed, RunHooks } from "./run-hooks.ts";
 import type { RunLog } from "./run-log.ts";
 import type { RunModels } from "./run-models.ts";
@@ -30,10 +31,12 @@ export interface Work {
   started: StartedRun;
   log: RunLog;
   scribe: RunScribe;
+  /** Aborts the call's signal. */
+  giveUp(reason: Error): void;
 }
 
 /** Plays the engine on a run and says how the run ends. Throws what the engine throws. */
-export async function work(deps: WorkDeps, { call, started, log, scribe }: Work): Promise<RunEnd> {
+export async function work(deps: WorkDeps, { call, started, log, scribe, giveUp }: Work): Promise<RunEnd> {
   const { agent } = started.resolved;
   if (agent === undefined) throw new Error("a run without a resolved agent");
   const { chosen } = started;
@@ -60,7 +63,7 @@ export async function work(deps: WorkDeps, { call, started, log, scribe }: Work)
     signal: call.signal,
     ...(caller.endUserId !== "" && { metadata: { userId: pseudonym(call.principal.tenantId, caller.endUserId) } }),
   };
-  const played = await play(input, scribe, log);
+  const played = await play(input, { scribe, log, giveUp });
   const context = { ...caller, tenantId: call.principal.tenantId };
   const { text: response, failed } = await hooks.afterResponse(played.text, context, call.signal);
   for (const plugin of failed) {
@@ -71,7 +74,7 @@ export async function work(deps: WorkDeps, { call, started, log, scribe }: Work)
   return { kind: "completed", outcome: RunOutcome[played.outcome], response };
 }
 
-async function play(input: LoopInput, scribe: RunScribe, log: RunLog) {
+async function play(input: LoopInput, { scribe, log, giveUp }: Pick<Work, "scribe" | "log" | "giveUp">) {
   const loop = runLoop(input);
   let descended = false;
   try {
@@ -84,8 +87,9 @@ async function play(input: LoopInput, scribe: RunScribe, log: RunLog) {
       }
       descended ||= isDescent(value);
       scribe.write(value);
-      // A log that is broken has lost its lease or its database: no further token is worth its price.
-      log.check();
+      // A log that is broken has lost its lease or its database: no further token is worth its price. What the call has
+      // cost so far the engine tells once it is aborted.
+      if (log.broken !== undefined && !input.signal.aborted) giveUp(new LogBroken("", { cause: log.broken }));
     }
   } finally {
     // A loop that is left in the middle holds the model's stream.

@@ -52,6 +52,19 @@ export function ledgerRows(entries: readonly LedgerEntry[]): string {
   );
 }
 
+/** Books calls of a run that may be another owner's, over or erased by now; one that is booked already stays as it is. */
+export async function insertCalls(
+  tx: Tx,
+  run: { runId: string; sessionId: string; agentId: string; endUserId: string },
+  calls: readonly LedgerEntry[],
+): Promise<void> {
+  await tx.execute(
+    `WITH run AS (SELECT $1::text AS run_id, $2::text AS session_id, $3::text AS agent_id, $4::text AS end_user_id)
+     ${ledgerInsert("run", "$5")}`,
+    [run.runId, run.sessionId, run.agentId, run.endUserId, ledgerRows(calls)],
+  );
+}
+
 interface Row {
   entry_id: string;
   provider: string;

@@ -112,6 +112,14 @@ export async function eventsAfter(tx: Tx, runId: string, afterSeq: bigint, limit
   return rows.map(({ event }) => event);
 }
 
+/** Corrects the usage of a run that is over. */
+export async function setUsage(tx: Tx, runId: string, usage: Uint8Array): Promise<void> {
+  await tx.execute("UPDATE agent.runs SET usage = $2 WHERE tenant_id = agentmesh.current_tenant() AND run_id = $1", [
+    runId,
+    usage,
+  ]);
+}
+
 /** Ids of a session's runs that have not ended, oldest first. */
 export async function unfinishedRuns(tx: Tx, sessionId: string): Promise<string[]> {
   const rows = await tx.query<{ run_id: string }>(
