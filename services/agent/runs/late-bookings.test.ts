@@ -16,7 +16,7 @@ import { skipWithoutPostgres } from "#platform/testing/private-postgres.ts";
 import { callAs, principalOf } from "#platform/testing/service-under-test.ts";
 import { type LedgerEntry, ledgerOf } from "../store/ledger-store.ts";
 import { runById } from "../store/run-store.ts";
-import { type AgentMesh, openAgentMesh } from "../testing/agent-mesh.ts";
+import { type AgentMesh, openAgentMesh, warmUp } from "../testing/agent-mesh.ts";
 import { driveRun } from "../testing/driven-run.ts";
 import { deltas, read } from "../testing/watching.ts";
 import { LateBookings, MOST_LATE_CALLS } from "./late-bookings.ts";
@@ -32,6 +32,7 @@ describe("what an owner paid for and could not book", { skip: skipWithoutPostgre
   let me: Principal;
   before(async () => {
     mesh = await openAgentMesh({ replicas: 2, agent: { max_attempts: "3" } });
+    await warmUp(mesh);
   });
   after(() => mesh[Symbol.asyncDispose]());
   beforeEach(() => {

@@ -10,7 +10,7 @@ import { fails, says, toolUse, turnOf } from "#platform/testing/model-server/tur
 import { skipWithoutPostgres } from "#platform/testing/private-postgres.ts";
 import { callAs, principalOf } from "#platform/testing/service-under-test.ts";
 import { type LedgerEntry, ledgerOf } from "../store/ledger-store.ts";
-import { type AgentMesh, openAgentMesh } from "../testing/agent-mesh.ts";
+import { type AgentMesh, openAgentMesh, warmUp } from "../testing/agent-mesh.ts";
 import { erased } from "../testing/erased.ts";
 import type { Neighbours } from "../testing/neighbours.ts";
 import { payloads, playRun } from "../testing/play-run.ts";
@@ -23,6 +23,7 @@ describe("the ledger", { skip: skipWithoutPostgres() }, () => {
   let usual: Neighbours;
   before(async () => {
     mesh = await openAgentMesh({ replicas: 2, agent: { max_attempts: "1" } });
+    await warmUp(mesh);
     usual = { ...mesh.neighbours };
   });
   after(() => mesh[Symbol.asyncDispose]());

@@ -12,7 +12,7 @@ import { skipWithoutPostgres } from "#platform/testing/private-postgres.ts";
 import { callAs, principalOf } from "#platform/testing/service-under-test.ts";
 import { ledgerOf } from "../store/ledger-store.ts";
 import { eventsAfter, runById } from "../store/run-store.ts";
-import { type AgentMesh, openAgentMesh } from "../testing/agent-mesh.ts";
+import { type AgentMesh, openAgentMesh, warmUp } from "../testing/agent-mesh.ts";
 import { assertWellFormed, deltas, durable, read } from "../testing/watching.ts";
 
 describe("a run whose owner is lost", { skip: skipWithoutPostgres() }, () => {
@@ -20,6 +20,7 @@ describe("a run whose owner is lost", { skip: skipWithoutPostgres() }, () => {
   let me: Principal;
   before(async () => {
     mesh = await openAgentMesh({ replicas: 2, agent: { max_attempts: "3" } });
+    await warmUp(mesh);
   });
   after(() => mesh[Symbol.asyncDispose]());
   beforeEach(() => {

@@ -19,6 +19,7 @@ import { createHopSigner, createHopVerifier } from "#platform/rpc/hop-token.ts";
 import { createLinks } from "#platform/rpc/links.ts";
 import { createLocalTransport } from "#platform/rpc/local-transport.ts";
 import { openPort, type Port } from "#platform/rpc/port.ts";
+import { TENANT_SCOPES } from "#platform/rpc/scopes.ts";
 import { deriveServiceKeys } from "#platform/rpc/service-keys.ts";
 import { createServicePipeline } from "#platform/rpc/service-pipeline.ts";
 import { adapt, RecordedCalls, until } from "#platform/rpc/test-mesh.contract.ts";
@@ -29,6 +30,7 @@ import { createMetrics, type Metrics } from "#platform/telemetry/metrics.ts";
 import { createFaultProxy } from "#platform/testing/fault-proxy.ts";
 import { type ModelServer, startModelServer } from "#platform/testing/model-server/server.ts";
 import { type TestDatabase, testDatabase } from "#platform/testing/private-postgres.ts";
+import { callAs, principalOf } from "#platform/testing/service-under-test.ts";
 import { type AgentService, assembleAgent } from "../assemble.ts";
 import { readAgentConfig } from "../config.ts";
 import { localNeighbours, type Neighbours, playNeighbours } from "./neighbours.ts";
@@ -136,6 +138,17 @@ export async function openAgentMesh(options: MeshOptions = {}): Promise<AgentMes
     settled: () => until(() => replicas.every(idle), "readers to leave nothing behind"),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
+}
+
+/**
+ * Has every replica answer once, which compiles what answers: on a busy machine that takes longer than a lease of these
+ * tests, and the first test would lose its owner for that alone.
+ */
+export async function warmUp({ replicas, model }: AgentMesh): Promise<void> {
+  for (const { chat } of replicas) {
+    await chat.chat({ message: "hello" }, callAs(principalOf(newId("ten"), TENANT_SCOPES)));
+  }
+  model.reset();
 }
 
 type Keys = ReturnType<typeof deriveServiceKeys>;
