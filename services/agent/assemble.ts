@@ -92,7 +92,7 @@ export function assembleAgent(config: AgentConfig, platform: Platform): AgentSer
   const everyModel = createModels(
     config.models,
     { fetch: egress.fetch, tenantFetch: tenantEgress.fetch },
-    { breaker: { onChange: observeBreakers(platform.metrics, log) } },
+    { breaker: { onChange: observeBreakers(platform.metrics, log) }, limits: config.models.limits },
   );
   const models = new RunModels({
     models: everyModel,

@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import fc from "fast-check";
-import { type BreakerReport, type BreakerState, Breakers, withBreaker } from "./breaker.ts";
+import { type BreakerReport, type BreakerState, Breakers } from "./breaker.ts";
 import type { ChatModel, ModelEvent, ModelRequest } from "./chat-model.ts";
+import { withGuards } from "./guarded-stream.ts";
 import { ModelError, type ModelErrorKind } from "./model-error.ts";
 import { withRetry } from "./retry.ts";
 
@@ -111,7 +112,7 @@ describe("the breaker of a model", () => {
     faults.push(broken("malformed_stream"), broken("timeout", 408));
     for (const fault of faults) {
       const { breakers } = setup();
-      const model = withBreaker(scripted(Array.from({ length: 6 }, () => fault)), breakers);
+      const model = withGuards(scripted(Array.from({ length: 6 }, () => fault)), { breakers });
       for (let i = 0; i < 5; i++) assert.equal(await drain(model), fault);
       assert.equal(((await drain(model)) as ModelError).code, "breaker_open", fault.kind);
     }
@@ -119,7 +120,7 @@ describe("the breaker of a model", () => {
     others.push(broken("context_overflow", 413), broken("server", 409));
     for (const error of [...others, new Error("a bug")]) {
       const { breakers } = setup();
-      const model = withBreaker(scripted(Array.from({ length: 9 }, () => error)), breakers);
+      const model = withGuards(scripted(Array.from({ length: 9 }, () => error)), { breakers });
       for (let i = 0; i < 9; i++) assert.equal(await drain(model), error);
     }
   });
@@ -128,7 +129,7 @@ describe("the breaker of a model", () => {
     const { breakers, pass } = setup();
     for (let i = 0; i < 5; i++) breakers.enter(key)("failed");
     pass(30_000);
-    const model = withBreaker(scripted([]), breakers);
+    const model = withGuards(scripted([]), { breakers });
     for (let i = 0; i < 10; i++) {
       for await (const _event of model.stream(request, options())) break;
     }
@@ -143,7 +144,7 @@ describe("the breaker of a model", () => {
     const { breakers } = setup();
     const inner = scripted(Array.from({ length: 9 }, () => broken()));
     const waits: number[] = [];
-    const model = withRetry(withBreaker(inner, breakers), {
+    const model = withRetry(withGuards(inner, { breakers }), {
       maxAttempts: 9,
       random: () => 0,
       sleep: async (ms) => void waits.push(ms),

@@ -1,4 +1,3 @@
-import type { ChatModel, ModelEvent, ModelRequest, StreamOptions } from "./chat-model.ts";
 import { ModelError } from "./model-error.ts";
 
 export interface BreakerOptions {
@@ -18,16 +17,13 @@ export interface BreakerOptions {
   onChange?: (breaker: BreakerReport, before: BreakerState) => void;
 }
 
-/** Stands for the platform's own key of a provider. */
-export const platformCredentialId = "platform";
-
 export type BreakerState = "closed" | "open" | "half_open";
 
 /** Whose calls a breaker judges. */
 export interface BreakerKey {
   provider: string;
   model: string;
-  /** {@link platformCredentialId} or the id of a tenant's own credential. */
+  /** `platform` or the id of a tenant's own credential. */
   credentialId: string;
 }
 
@@ -46,7 +42,8 @@ interface Breaker {
   era: number;
 }
 
-type Verdict = "succeeded" | "failed" | "unknown";
+/** What a call says of the provider. */
+export type Verdict = "succeeded" | "failed" | "unknown";
 
 /** The breakers of a process, one per provider, model and credential. */
 export class Breakers {
@@ -143,72 +140,4 @@ export class Breakers {
     this.#all.delete(name);
     if (breaker.state !== "closed") this.#options.onChange?.({ ...breaker.key, state: "closed" }, breaker.state);
   }
-}
-
-/**
- * A model whose attempts go through the breaker of their model and credential. Only the provider's faults count: overload,
- * 5xx, timeouts, broken connections and streams; not what the request or the credential is refused for, nor cancels.
- */
-export function withBreaker(model: ChatModel, breakers: Breakers): ChatModel {
-  return {
-    provider: model.provider,
-    stream: (request, options) => ({
-      [Symbol.asyncIterator]: () => new GuardedStream(model, breakers, request, options),
-    }),
-  };
-}
-
-class GuardedStream implements AsyncIterator<ModelEvent> {
-  readonly #open: () => AsyncIterator<ModelEvent>;
-  readonly #enter: () => (verdict: Verdict) => void;
-  readonly #signal: AbortSignal;
-  #inner: AsyncIterator<ModelEvent> | undefined;
-  #settle: (verdict: Verdict) => void = () => {};
-
-  constructor(model: ChatModel, breakers: Breakers, request: ModelRequest, options: StreamOptions) {
-    const credentialId = options.credential?.id ?? platformCredentialId;
-    this.#open = () => model.stream(request, options)[Symbol.asyncIterator]();
-    this.#enter = () => breakers.enter({ provider: model.provider, model: request.model, credentialId });
-    this.#signal = options.signal;
-  }
-
-  next(): Promise<IteratorResult<ModelEvent>> {
-    try {
-      this.#inner ??= this.#begin();
-      return this.#inner.next().then(this.#pass, this.#fail);
-    } catch (error) {
-      return Promise.reject(error);
-    }
-  }
-
-  async return(): Promise<IteratorResult<ModelEvent>> {
-    this.#settle("unknown");
-    await this.#inner?.return?.();
-    return { done: true, value: undefined };
-  }
-
-  #begin(): AsyncIterator<ModelEvent> {
-    this.#signal.throwIfAborted();
-    this.#settle = this.#enter();
-    return this.#open();
-  }
-
-  readonly #pass = (result: IteratorResult<ModelEvent>): IteratorResult<ModelEvent> => {
-    if (result.done) this.#settle("unknown");
-    else if (result.value.type === "finish") this.#settle("succeeded");
-    return result;
-  };
-
-  readonly #fail = (error: unknown): never => {
-    this.#settle(isFault(error) ? "failed" : "unknown");
-    throw error;
-  };
-}
-
-const faults = new Set(["overloaded", "server", "timeout", "connection", "malformed_stream"]);
-
-/** Whether an error says something of the provider's health. */
-function isFault(error: unknown): boolean {
-  if (!(error instanceof ModelError) || !faults.has(error.kind)) return false;
-  return error.status === undefined || error.status >= 500 || error.status === 408;
 }

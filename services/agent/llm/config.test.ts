@@ -15,6 +15,7 @@ describe("the configuration of models", () => {
     assert.equal(settings.openai.maxTokensField, "auto");
     assert.equal(settings.simplified, undefined);
     assert.deepEqual([settings.contextWindows, settings.prices.size, settings.trustedOrigins], [{}, 0, []]);
+    assert.deepEqual(settings.limits, { maxCalls: 500, maxWaiting: 1_000, maxWaitMs: 30_000 });
   });
 
   test("takes keys and addresses from their customary variables", () => {
@@ -34,6 +35,13 @@ describe("the configuration of models", () => {
     assert.deepEqual(settings.contextWindows, { "gpt-6.1-sol": 400_000, "Qwen/Qwen3-32B": 131_072 });
     assert.equal(settings.prices.get("gpt-6.1-sol")?.input, 1_500_000_000n);
     assert.deepEqual(settings.trustedOrigins, ["http://models.internal:8000"]);
+  });
+
+  test("takes how many calls are made at a time, and how many wait for how long", () => {
+    const { limits } = read({ calls: 20, calls_waiting: 0, calls_wait: "2s" });
+    assert.deepEqual(limits, { maxCalls: 20, maxWaiting: 0, maxWaitMs: 2_000 });
+    assert.throws(() => read({ calls: 0 }), /models\.calls/);
+    assert.throws(() => read({ calls_wait: "0s" }), /models\.calls_wait/);
   });
 
   test("refuses what is no window, no price and no origin, by name", () => {

@@ -1,4 +1,5 @@
 import type { ConfigSource } from "#platform/config/source.ts";
+import type { CallLimitsOptions } from "./call-limits.ts";
 import type { LadderConfig } from "./ladder.ts";
 import type { ModelsConfig } from "./models.ts";
 import { type PriceTable, readPrices } from "./price-table.ts";
@@ -9,6 +10,7 @@ export interface ModelSettings extends ModelsConfig, LadderConfig {
   readonly prices: PriceTable;
   /** Origins that a tenant's own credential may name although they are not https or not public. */
   readonly trustedOrigins: readonly string[];
+  readonly limits: Required<Pick<CallLimitsOptions, "maxCalls" | "maxWaiting" | "maxWaitMs">>;
 }
 
 const windows = "a map from model to tokens, 1 000 to 100 000 000";
@@ -68,6 +70,26 @@ export function readModelSettings(source: ConfigSource): ModelSettings {
       expected: "origins such as http://models.internal:8000",
       doc: "Servers that a tenant's own credential may name although they are not https, not public or on a low port. All others must be https and public.",
     }),
+    limits: {
+      maxCalls: models.int("calls", {
+        default: 500,
+        min: 1,
+        max: 100_000,
+        doc: "Calls that one process makes at the same time with one key of one provider.",
+      }),
+      maxWaiting: models.int("calls_waiting", {
+        default: 1_000,
+        min: 0,
+        max: 100_000,
+        doc: "Calls that wait for that; the next model of the ladder is asked in place of one more.",
+      }),
+      maxWaitMs: models.duration("calls_wait", {
+        default: "30s",
+        min: "10ms",
+        max: "5m",
+        doc: "Longest wait of a call for that; then the next model of the ladder is asked.",
+      }),
+    },
   };
 }
 

@@ -1,6 +1,6 @@
 import type { Component } from "#platform/module/module.ts";
-import { platformCredentialId } from "./breaker.ts";
 import type { Models, ModelsConfig } from "./models.ts";
+import { platformCredentialId } from "./platform-credential.ts";
 
 /**
  * The models in the health report. They are not asked, which would cost money: their breakers say how the last calls went.

@@ -27,7 +27,7 @@ async function setup(apiKey?: string, options: ModelsOptions = {}) {
   };
 }
 
-async function events(model: ChatModel, apiKey?: string): Promise<ModelEvent[]> {
+async function events(model: ChatModel, apiKey?: string, signal = new AbortController().signal): Promise<ModelEvent[]> {
   const request = {
     model: "claude-sonnet-5-5",
     system: "",
@@ -37,7 +37,7 @@ async function events(model: ChatModel, apiKey?: string): Promise<ModelEvent[]> 
   };
   const seen: ModelEvent[] = [];
   const options = {
-    signal: new AbortController().signal,
+    signal,
     ...(apiKey !== undefined && { credential: { apiKey, id: "own:1" } }),
   };
   for await (const event of model.stream(request, options)) seen.push(event);
@@ -45,6 +45,39 @@ async function events(model: ChatModel, apiKey?: string): Promise<ModelEvent[]> 
 }
 
 describe("the models", () => {
+  test("a Retry-After holds for every call with that key, and for no other", async () => {
+    const asked: number[] = [];
+    await using all = await setup("sk-platform", {
+      retry: { maxAttempts: 1, sleep: async (ms) => void asked.push(ms) },
+    });
+    const model = all.models.get("anthropic");
+    const limited = { kind: "rate_limited", retryable: true };
+    all.server.script(fails(429, { headers: { "retry-after": "30" } }), says("of the other key"));
+    await assert.rejects(events(model), { ...limited, status: 429, retryAfterMs: 30_000 });
+    await assert.rejects(events(model), { ...limited, code: "key_paused" });
+    assert.equal((await events(model, "sk-own")).at(-1)?.type, "finish");
+    assert.deepEqual(
+      all.server.requests.map(({ apiKey }) => apiKey),
+      ["sk-platform", "sk-own"],
+    );
+    assert.deepEqual(asked, []);
+  });
+
+  test("no more calls at a time with a key than its limit, over all models of the provider", async () => {
+    await using all = await setup("sk-platform", { limits: { maxCalls: 1, maxWaiting: 0 } });
+    const model = all.models.get("anthropic");
+    all.server.script(says("slow", { fault: { hang: "before_headers" } }), says("own"), says("openai"));
+    const cancel = new AbortController();
+    const first = events(model, undefined, cancel.signal);
+    await assert.rejects(events(model), { kind: "overloaded", code: "too_many_calls", retryable: false });
+    assert.equal((await events(model, "sk-own")).at(-1)?.type, "finish");
+    assert.equal((await events(all.models.get("openai"))).at(-1)?.type, "finish");
+    cancel.abort(new Error("enough"));
+    await assert.rejects(first, /enough/);
+    all.server.script(says("again"));
+    assert.equal((await events(model)).at(-1)?.type, "finish");
+  });
+
   test("with a key Anthropic answers, and the demo model only where it is named", async () => {
     await using all = await setup("sk-platform");
     all.server.script(says("Hi from the server"), says("again"));

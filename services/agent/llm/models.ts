@@ -1,9 +1,11 @@
 import type { Secret } from "#platform/telemetry/secret.ts";
 import { createAnthropicModel } from "./anthropic.ts";
 import { anthropicOrigin } from "./anthropic-request.ts";
-import { type BreakerOptions, type BreakerReport, Breakers, withBreaker } from "./breaker.ts";
+import { type BreakerOptions, type BreakerReport, Breakers } from "./breaker.ts";
+import { CallLimits, type CallLimitsOptions } from "./call-limits.ts";
 import type { ChatModel } from "./chat-model.ts";
 import { createDemoModel, type DemoModelOptions, demoProvider } from "./demo.ts";
+import { withGuards } from "./guarded-stream.ts";
 import { ModelError } from "./model-error.ts";
 import { createOpenAiModel } from "./openai.ts";
 import { type MaxTokensField, openAiOrigin } from "./openai-request.ts";
@@ -33,12 +35,13 @@ export interface ModelsOptions {
   demo?: DemoModelOptions;
   retry?: RetryOptions;
   breaker?: BreakerOptions;
+  limits?: CallLimitsOptions;
 }
 
 /** The models that an agent's `llm_provider` can name. */
 export interface Models {
   /**
-   * The model of a provider, behind the retry layer and the breakers: `anthropic` (also when the name is empty), `openai`
+   * The model of a provider, behind the retry layer, the limits and the breakers: `anthropic` (also when the name is empty), `openai`
    * or `demo`. Throws a ModelError for another name. Where there is no key, neither the platform's nor the tenant's own
    * (`hasOwnKey`, which then comes with each call), it is the demo model with a notice that says so.
    */
@@ -52,7 +55,8 @@ export interface Models {
 /** Makes the models once. */
 export function createModels(config: ModelsConfig, doors: ModelDoors, options: ModelsOptions = {}): Models {
   const breakers = new Breakers(options.breaker);
-  const guarded = (model: ChatModel) => withRetry(withBreaker(model, breakers), options.retry);
+  const limits = new CallLimits(options.limits);
+  const guarded = (model: ChatModel) => withRetry(withGuards(model, { breakers, limits }), options.retry);
   const connection = ({ apiKey, baseUrl }: ProviderConfig) => {
     const key = apiKey?.reveal();
     return { ...doors, baseUrl, ...(key !== undefined && { apiKey: key }) };
