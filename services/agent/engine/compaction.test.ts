@@ -205,6 +205,8 @@ describe("compaction", () => {
       tools: { t: {} },
     });
     assert.equal(same.result?.text, "Soon.");
+    assert.equal(same.model.requests.length, 4, "one call for a summary, and three turns");
+    assert.equal(notices(same.events).length, 1);
     const large = { run: async () => ({ content: [{ type: "text" as const, text: tokens(600) }] }) };
     const grown = await play([empty, turn(), summary, answer("Soon.")], {
       history: long,

@@ -193,6 +193,13 @@ describe("a call that is suspended", () => {
     assert.equal((await attempt(stored, scripts, execute))?.outcome, "ANSWERED");
     assert.deepEqual(made, ["c", "a", "b"]);
     assert.deepEqual(
+      stored.events.flatMap((event) => (event.type === "step_completed" ? [[event.step, event.finishReason]] : [])),
+      [
+        [1, "tool_use"],
+        [2, "end_turn"],
+      ],
+    );
+    assert.deepEqual(
       resultsIn(stored.history).map(([, said]) => said),
       ["c ran", "a ran", "b ran"],
     );

@@ -116,6 +116,8 @@ function checkEvents(events: EngineEvent[]): void {
     open.delete(itemId);
   };
   for (const event of events) {
+    assert.equal(typeof event.type, "string");
+    if (event.type === "notice") assert.notEqual(event.message, "", `the notice ${event.reason} has words for people`);
     if (event.type === "step_started") {
       assert.equal(inStep, false, "steps do not overlap");
       assert.equal(event.step, ++step);
