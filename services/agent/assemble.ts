@@ -14,7 +14,7 @@ import { createOperatorFetch } from "#platform/egress/operator-fetch.ts";
 import { createTenantFetch } from "#platform/egress/tenant-fetch.ts";
 import type { Platform, Running } from "#platform/module/module.ts";
 import { type LoadedPlugins, loadPlugins } from "#platform/plugin/load-plugins.ts";
-import { onward } from "#platform/rpc/call.ts";
+import { type Call, onward } from "#platform/rpc/call.ts";
 import { inject } from "#platform/telemetry/trace-context.ts";
 import { RunPool } from "./admission/run-pool.ts";
 import type { AgentConfig } from "./config.ts";
@@ -27,6 +27,7 @@ import { modelComponent } from "./llm/model-component.ts";
 import { createModels } from "./llm/models.ts";
 import { observeBreakers } from "./llm/observe-breakers.ts";
 import { createPricing } from "./llm/pricing.ts";
+import { RunQueue } from "./queue/run-queue.ts";
 import { openCleanUp } from "./retention/clean-up.ts";
 import { isTerminal } from "./runs/event-envelope.ts";
 import { LastResort } from "./runs/last-resort.ts";
@@ -82,10 +83,11 @@ export function assembleAgent(config: AgentConfig, platform: Platform): AgentSer
   const lateBookings = new LateBookings({ database, log, retryMs: heartbeatMs });
   const remoteTails = new RemoteTails({ clientAt: (address) => links.at(RunTailService, address), bus });
   const draining = new AbortController();
-  const announce = (tenantId: string, event: AgentEvent) => {
-    const advanced = create(RunAdvancedSchema, { runId: event.runId, seq: event.seq, terminal: isTerminal(event) });
-    bus.notify(runSubject(tenantId, event.runId), toBinary(RunAdvancedSchema, advanced));
+  const wake = (tenantId: string, runId: string, seq: bigint, terminal = false) => {
+    const advanced = create(RunAdvancedSchema, { runId, seq, terminal });
+    bus.notify(runSubject(tenantId, runId), toBinary(RunAdvancedSchema, advanced));
   };
+  const announce = (tenantId: string, event: AgentEvent) => wake(tenantId, event.runId, event.seq, isTerminal(event));
   const answers = new NeighbourAnswers({ ttlMs: config.answersTtlMs });
   let following: Subscription | undefined;
   let plugins: LoadedPlugins | undefined;
@@ -103,27 +105,32 @@ export function assembleAgent(config: AgentConfig, platform: Platform): AgentSer
   const pricing = createPricing({ overrides: config.models.prices, onUnknown: events.priceUnknown });
   const hooks = { plugins: () => plugins, timeoutMs: config.pluginTimeoutMs, log };
   const pool = new RunPool({ ...config.pool, permits: platform.permits, leaseMs: PERMIT_MS, retryMs: PERMIT_RETRY_MS });
-  const runs = new Runs({
+  const begins = {
     pool,
     database,
-    bus,
-    log,
     owner: instanceId,
     ownerAddress: ownAddress,
     leaseMs,
+    models,
+    hooks,
+    knownPlans: new KnownPlans(),
+    resolveAgent: (call: Call, agentId: string, endUserId: string) =>
+      answers.get(call.principal, ["agent", agentId, endUserId], () =>
+        resolution.resolveAgent({ agentId, endUserId }, onward(call, RESOLVE_MS)),
+      ),
+  };
+  const runs = new Runs({
+    ...begins,
+    ...config.queue,
+    bus,
+    log,
     liveRuns,
     remoteTails,
     heartbeatMs: config.streamHeartbeatMs,
     cancelWaitMs: leaseMs + reaperMs + REAP_MARGIN_MS,
     drain: draining.signal,
     announce,
-    resolveAgent: (call, agentId, endUserId) =>
-      answers.get(call.principal, ["agent", agentId, endUserId], () =>
-        resolution.resolveAgent({ agentId, endUserId }, onward(call, RESOLVE_MS)),
-      ),
-    models,
-    hooks,
-    knownPlans: new KnownPlans(),
+    wake,
     async cancelAt(call, address, runId, cause) {
       await links.at(RunTailService, address).cancelOwnedRun({ runId, cause }, onward(call, CANCEL_MS));
     },
@@ -159,6 +166,16 @@ export function assembleAgent(config: AgentConfig, platform: Platform): AgentSer
     announce,
   });
   const cleanUp = openCleanUp(config, { database, log, metrics: platform.metrics });
+  const queue = new RunQueue({
+    ...begins,
+    ...config.queue,
+    everyMs: config.queue.sweepMs,
+    bus,
+    log,
+    announce,
+    events,
+    launch: (call, started) => runs.launch(call, started),
+  });
   const allFinished = () => Promise.all(liveRuns.all().map((run) => run.finished));
   const cancelAll = () => {
     for (const run of liveRuns.all()) run.controller.abort(new CancelRequest("shutdown"));
@@ -183,6 +200,7 @@ export function assembleAgent(config: AgentConfig, platform: Platform): AgentSer
       liveRuns.start();
       reaper.start();
       cleanUp.start();
+      await queue.start();
     },
     /**
      * Nothing new begins; watchers of others' runs go to other replicas; runs in flight may end by themselves. What is left
@@ -191,6 +209,7 @@ export function assembleAgent(config: AgentConfig, platform: Platform): AgentSer
      */
     async drain(grace) {
       draining.abort();
+      await queue.stop();
       await Promise.all([reaper.stop(), cleanUp.stop()]);
       const over = new Promise((resolve) => grace.addEventListener("abort", resolve, { once: true }));
       if (!grace.aborted) await Promise.race([allFinished(), over]);
@@ -199,6 +218,7 @@ export function assembleAgent(config: AgentConfig, platform: Platform): AgentSer
     },
     async stop() {
       draining.abort();
+      await queue.stop();
       await within(cancelAll(), LAST_WORDS_MS, () => new Error("late")).catch(() => {});
       for (const run of liveRuns.all()) abandon(run);
       await within(allFinished(), LAST_WORDS_MS, () => new Error("late")).catch(() => {});

@@ -13,6 +13,7 @@ export interface AgentConfig {
   readonly eraseAfterMs: number;
   /** How often a process looks for deleted sessions that others left. */
   readonly eraseEveryMs: number;
+  readonly queue: QueueConfig;
   /** Silence on an event stream before a heartbeat frame. */
   readonly streamHeartbeatMs: number;
   /** Longest life of a run. */
@@ -35,6 +36,51 @@ export interface PoolConfig {
   readonly maxWaitingPerTenant: number;
   readonly maxWaitMs: number;
   readonly replicas: number;
+}
+
+/** How runs wait that nobody waits for. */
+export interface QueueConfig {
+  readonly maxQueuedPerTenant: number;
+  /** How long a queued run is left to whoever was told of it. */
+  readonly orphanAfterMs: number;
+  readonly sweepMs: number;
+  readonly maxAttempts: number;
+  readonly perTenant: number;
+}
+
+function readQueue(queue: ConfigSource): QueueConfig {
+  return {
+    maxQueuedPerTenant: queue.int("max_queued_per_tenant", {
+      default: 10_000,
+      min: 1,
+      max: 1_000_000,
+      doc: "Runs of one tenant that are queued at the same time; more are refused with CONCURRENCY_LIMIT.",
+    }),
+    orphanAfterMs: queue.duration("orphan_after", {
+      default: "60s",
+      min: "100ms",
+      max: "1h",
+      doc: "How long a queued run is left to whoever the bus told of it; then it is dispatched again.",
+    }),
+    sweepMs: queue.duration("sweep_interval", {
+      default: "1s",
+      min: "50ms",
+      max: "1m",
+      doc: "How often a process looks for queued runs that are due.",
+    }),
+    maxAttempts: queue.int("max_attempts", {
+      default: 5,
+      min: 1,
+      max: 100,
+      doc: "Failures to begin a queued run for a reason inside the server; then it becomes a dead letter.",
+    }),
+    perTenant: queue.int("dispatched_per_tenant", {
+      default: 20,
+      min: 1,
+      max: 1_000,
+      doc: "Queued runs of one tenant that are dispatched in one look.",
+    }),
+  };
 }
 
 function readPool(pool: ConfigSource): PoolConfig {
@@ -73,6 +119,7 @@ export function readAgentConfig(source: ConfigSource): AgentConfig {
     leaseMs,
     heartbeatMs,
     pool: readPool(agent.section("pool")),
+    queue: readQueue(agent.section("queue")),
     maxAttempts: agent.int("max_attempts", {
       default: 5,
       min: 1,

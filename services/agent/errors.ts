@@ -53,6 +53,17 @@ export function poolFull(scope: "tenant" | "server", retryAfterMs: number): AppE
   });
 }
 
+/** As many of the tenant's runs are queued as may be. */
+export function queueFull(limit: number): AppError {
+  return new AppError({
+    code: Code.ResourceExhausted,
+    reason: "CONCURRENCY_LIMIT",
+    message: `Your tenant has ${limit} runs in the queue, which is as many as there may be. Try again later.`,
+    facts: { scope: "queue", limit: String(limit) },
+    retryAfterMs: 10_000,
+  });
+}
+
 /** The tenant's input guard has refused a message; what it found is in the audit, and not told to who tries. */
 export function inputRefused(): AppError {
   return new AppError({

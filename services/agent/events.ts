@@ -5,6 +5,8 @@ import { agentMetrics } from "#platform/telemetry/agent-metrics.ts";
 import type { Log } from "#platform/telemetry/log.ts";
 import type { Metrics } from "#platform/telemetry/metrics.ts";
 import { contextOf, endSpan, inContext, startSpan } from "#platform/telemetry/trace.ts";
+import { queueEvents } from "./queue/queue-events.ts";
+import type { QueueEvents } from "./queue/run-queue.ts";
 import type { StartedRun } from "./runs/run-begin.ts";
 import type { RunEnd } from "./runs/run-end.ts";
 
@@ -18,7 +20,7 @@ export interface ObservedRun {
 }
 
 /** Business events of the agent service, under the design document's names. */
-export interface AgentEvents {
+export interface AgentEvents extends QueueEvents {
   runBegan(call: Call, started: StartedRun): ObservedRun;
   runTakenUp(tenantId: string, runId: string, attempt: number): void;
   runReaped(tenantId: string, runId: string): void;
@@ -78,6 +80,8 @@ export function createAgentEvents(log: Log, metrics: Metrics): AgentEvents {
       measured.requests.inc({ tenant_id: tenantId, status: "error" });
       log.warn({ event: "agent.run.owner_lost", tenant_id: tenantId, run_id: runId }, "a run's owner is gone");
     },
+
+    ...queueEvents(log, metrics),
 
     priceUnknown(provider, model) {
       log.warn({ event: "model.price_unknown", provider, model }, "no price is known; set models.prices");

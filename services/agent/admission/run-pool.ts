@@ -21,6 +21,9 @@ export interface RunPoolOptions {
   readonly replicas: number;
 }
 
+/** Share of a process's runs that {@link RunPool.tryEnter} may have in all, 0 to 1. */
+const UNHURRIED_SHARE = 0.8;
+
 /** A run that wants to begin. */
 export interface Admission {
   readonly tenantId: string;
@@ -105,6 +108,30 @@ export class RunPool implements AsyncDisposable {
     // Nobody has to wait in most cases, and then nothing is set up for it.
     if (applicant.over) return applicant.settled.promise;
     return this.#wait(applicant, waiting);
+  }
+
+  /**
+   * A permit at once, or none: for work that can wait elsewhere. It goes before nobody who waits here, and leaves room for
+   * those who will not wait.
+   */
+  async tryEnter({
+    tenantId,
+    holder,
+    tenantLimit: limit,
+  }: Omit<Admission, "weight" | "signal">): Promise<RunPermit | undefined> {
+    const { permits, leaseMs, replicas, maxRuns } = this.#options;
+    const most = Math.max(1, Math.floor(maxRuns * UNHURRIED_SHARE));
+    if (this.#held + this.#asking >= most || this.#parked.has(tenantId) || this.#queue.size > 0) return undefined;
+    this.#asking += 1;
+    try {
+      const { granted } = await permits.acquire({ tenantId, holder, limit, leaseMs, replicas });
+      if (!granted) return undefined;
+      this.#held += 1;
+      return this.#work(tenantId, holder);
+    } finally {
+      this.#asking -= 1;
+      this.#pump();
+    }
   }
 
   /** Whether a run of the tenant would have to wait for this process. */

@@ -1,4 +1,5 @@
 import type { JsonObject, MessageInitShape } from "@bufbuild/protobuf";
+import { type Duration, durationMs } from "@bufbuild/protobuf/wkt";
 import type { ContentPartSchema, ContentPart as ProtoPart } from "#gen/agentmesh/common/v1/content_pb.ts";
 import { invalidFields } from "#platform/rpc/errors.ts";
 import type { ContentPart } from "../llm/chat-model.ts";
@@ -14,6 +15,10 @@ export interface RunInput {
   requestId: string;
   endUserId: string;
   context: JsonObject;
+  /** True: nobody waits for it; absent: somebody does. */
+  background?: true | undefined;
+  /** Longest life of the run. */
+  timeLimitMs?: number | undefined;
 }
 
 /** The request messages that carry a RunInput. */
@@ -25,6 +30,8 @@ export interface RunInputRequest {
   requestId: string;
   endUserId: string;
   context?: JsonObject | undefined;
+  background?: boolean;
+  timeLimit?: Duration | undefined;
 }
 
 /** Narrows a request whose form was validated. Throws FIELD_INVALID when it holds nothing that a model could read. */
@@ -43,6 +50,8 @@ export function parseRunInput(request: RunInputRequest): RunInput {
     requestId: request.requestId,
     endUserId: request.endUserId,
     context: request.context ?? {},
+    ...(request.background === true && { background: true }),
+    ...(request.timeLimit !== undefined && { timeLimitMs: durationMs(request.timeLimit) }),
   };
 }
 

@@ -15,7 +15,13 @@ import type { WatchFrame } from "../runs/watch.ts";
 export function runHandler(runs: Runs, tokens: PageTokens): ServiceImpl<typeof RunService> {
   return {
     async startRun(request, context) {
-      using opened = await runs.open(callOf(context), parseRunInput(request));
+      const call = callOf(context);
+      const input = parseRunInput(request);
+      if (input.background === true) {
+        const queued = await runs.enqueue(call, input);
+        return { run: runToProto(queued), appliedThroughSeq: queued.last_seq };
+      }
+      using opened = await runs.open(call, input);
       return { run: runToProto(opened.run), appliedThroughSeq: opened.run.last_seq };
     },
 

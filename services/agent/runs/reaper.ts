@@ -2,7 +2,6 @@ import type { AgentEvent } from "#gen/agentmesh/agent/v1/agent_event_pb.ts";
 import type { Database } from "#platform/postgres/database.ts";
 import { failpoint } from "#platform/process/failpoint.ts";
 import type { Call } from "#platform/rpc/call.ts";
-import type { Principal } from "#platform/rpc/principal.ts";
 import type { Log } from "#platform/telemetry/log.ts";
 import { LeaseLost } from "../errors.ts";
 import { claimExpired } from "../store/lease-store.ts";
@@ -12,6 +11,7 @@ import { type LoadedRun, loadRun } from "./load-run.ts";
 import type { ResumableRun } from "./run-begin.ts";
 import { finishRun, ownerLost, poisoned, type RunEnd } from "./run-end.ts";
 import { RunLog } from "./run-log.ts";
+import { storedCall } from "./stored-call.ts";
 import { UsageTotal } from "./usage-total.ts";
 
 /** Runs that are claimed at a time; what is left is for the other replicas, or for the next time. */
@@ -106,7 +106,7 @@ export class Reaper {
     if (run.attempt > maxAttempts) {
       return this.#end(tenantId, loaded, maxAttempts === 1 ? ownerLost() : poisoned(maxAttempts));
     }
-    this.#options.takeUp(callOf(run.principal, this.#given.signal), started);
+    this.#options.takeUp(storedCall(run.principal, this.#given.signal), started);
     this.#options.onTakenUp(tenantId, runId, run.attempt);
   }
 
@@ -135,7 +135,7 @@ export class Reaper {
     signal.addEventListener("abort", abandon, { once: true });
     try {
       failpoint("reaper.before-end");
-      await finishRun(runLog, end, { usage: usage.summary(), call: callOf(run.principal, signal) });
+      await finishRun(runLog, end, { usage: usage.summary(), call: storedCall(run.principal, signal), run });
       failpoint("reaper.after-end");
       await settleUsage(database, runLog.fence);
       this.#options.onReaped(tenantId, runId);
@@ -145,9 +145,4 @@ export class Reaper {
       signal.removeEventListener("abort", abandon);
     }
   }
-}
-
-/** The call on whose behalf the dead owner worked, as far as the run has kept it. */
-function callOf(principal: Principal, signal: AbortSignal): Call {
-  return { principal, signal, requestId: "", ip: "", userAgent: "" };
 }

@@ -81,6 +81,8 @@ export interface RunToBegin {
   /** Locked by the transaction when it is known, and occupied by no other run. */
   session: OpenSession;
   permit: RunPermit;
+  /** Its row is there and waits, and the transaction has locked its place in the queue. */
+  queued?: "background" | "turn" | undefined;
 }
 
 /**
@@ -90,7 +92,7 @@ export interface RunToBegin {
 export async function beginWork(
   deps: BeginDeps,
   tx: Tx,
-  { call, runId, prepared: { resolved, input, notices, suspicions }, session, permit }: RunToBegin,
+  { call, runId, prepared: { resolved, input, notices, suspicions }, session, permit, queued }: RunToBegin,
 ): Promise<StartedRun> {
   const agent = resolved.agent ?? raise(notFound("agent"));
   const { session_id: sessionId, end_user_id: endUserId } = session.row;
@@ -123,7 +125,9 @@ export async function beginWork(
       owner: deps.owner,
       ownerAddress: deps.ownerAddress,
       leaseMs: deps.leaseMs,
+      timeLimitMs: input.timeLimitMs,
     },
+    queued,
     session:
       session.known === undefined ? { created: { sessionId, agentId: input.agentId } } : { continued: session.known },
     messages: added.map(({ id = "", ...message }) => ({ messageId: id, json: JSON.stringify(message) })),

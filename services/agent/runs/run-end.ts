@@ -4,13 +4,18 @@ import { Code } from "@connectrpc/connect";
 import { RetryAdvice } from "#gen/agentmesh/agent/v1/agent_event_pb.ts";
 import { RunOutcome, RunState } from "#gen/agentmesh/agent/v1/run_pb.ts";
 import { type UsageSummary, UsageSummarySchema } from "#gen/agentmesh/common/v1/usage_pb.ts";
+import { RunEndedSchema } from "#gen/agentmesh/event/v1/bus_pb.ts";
 import { type ErrorInfo, ErrorInfoSchema } from "#gen/google/rpc/error_details_pb.ts";
 import { type Status, StatusSchema } from "#gen/google/rpc/status_pb.ts";
+import { newId } from "#platform/id.ts";
 import { failpoint } from "#platform/process/failpoint.ts";
 import type { Call } from "#platform/rpc/call.ts";
 import { ERROR_DOMAIN, type Reason } from "#platform/rpc/reasons.ts";
-import type { EventBody } from "./event-envelope.ts";
-import type { RunLog } from "./run-log.ts";
+import type { RunRow } from "../store/run-store.ts";
+import type { RunEndWrite } from "../store/run-writes.ts";
+import type { EventBody, RunIds } from "./event-envelope.ts";
+import type { DurableEntry, RunLog } from "./run-log.ts";
+import { workSubject } from "./run-subject.ts";
 
 /** How a run ends: exactly one of these becomes its terminal event. */
 export type RunEnd =
@@ -59,15 +64,28 @@ export interface EndContext {
   /** Who the run worked for, for the audit row. */
   call: Call;
   durationMs?: number | undefined;
+  /** The run, as far as its end is told to others. */
+  run: Pick<RunRow, "background" | "end_user_id" | "state">;
 }
 
 /**
  * Writes the end of a run: the terminal event, the run's state, the session's freedom and the audit row, in one
  * statement under the fence. Throws when that could not be written.
  */
-export async function finishRun(log: RunLog, end: RunEnd, { usage, call, durationMs }: EndContext): Promise<void> {
+export async function finishRun(log: RunLog, end: RunEnd, context: EndContext): Promise<void> {
+  log.append(endEntry(log.ids, end, context));
+  failpoint("run-end.before-flush");
+  await log.flush();
+}
+
+/** The terminal event and what is written with it. */
+export function endEntry(
+  ids: RunIds,
+  end: RunEnd,
+  { usage, call, durationMs, run }: EndContext,
+): DurableEntry & { body: EventBody; end: RunEndWrite } {
   const response = end.kind === "completed" ? end.response : "";
-  log.append({
+  return {
     body: terminalBody(end, usage),
     openStep: 0,
     end: {
@@ -82,16 +100,37 @@ export async function finishRun(log: RunLog, end: RunEnd, { usage, call, duratio
       call,
       audited: {
         type: `run.${end.kind}`,
-        resource: log.ids.runId,
-        sessionId: log.ids.sessionId,
+        resource: ids.runId,
+        sessionId: ids.sessionId,
         details: auditDetails(end, usage),
         resultLength: response.length,
         durationMs,
       },
+      ...(run.background && { announced: announcement(ids, end, call.principal.tenantId, run.end_user_id) }),
+      // What a background run was to do is kept until it has ended, for its dead letter.
+      ...((run.background || run.state === RunState.QUEUED) && leaving(ids, end, call.principal.tenantId)),
     },
-  });
-  failpoint("run-end.before-flush");
-  await log.flush();
+  };
+}
+
+/** The run's place in the queue goes with it, or becomes a dead letter. */
+function leaving({ runId }: RunIds, end: RunEnd, tenantId: string): Pick<RunEndWrite, "dead" | "leavesQueue"> {
+  const reason = reasonFor(end);
+  if (end.kind !== "failed" || reason !== "RUN_POISONED") return { leavesQueue: true };
+  return { dead: { subject: workSubject(tenantId, runId), reason, message: end.error.message } };
+}
+
+function announcement({ runId, sessionId, agentId }: RunIds, end: RunEnd, tenantId: string, endUserId: string) {
+  const ended = { tenantId, runId, sessionId, agentId, endUserId, state: end.kind, reason: reasonFor(end) };
+  return {
+    eventId: newId("evt"),
+    subject: `agentmesh.run_ended.v1.${tenantId}`,
+    payload: toBinary(RunEndedSchema, create(RunEndedSchema, ended)),
+  };
+}
+
+function reasonFor(end: RunEnd): string {
+  return end.kind === "failed" ? (infoIn(end.error)?.reason ?? "") : "";
 }
 
 function auditDetails(end: RunEnd, usage: UsageSummary): object {
@@ -100,7 +139,7 @@ function auditDetails(end: RunEnd, usage: UsageSummary): object {
     case "completed":
       return { outcome: OUTCOMES.get(end.outcome) ?? "", total_tokens };
     case "failed":
-      return { reason: infoIn(end.error)?.reason ?? "", total_tokens };
+      return { reason: reasonFor(end), total_tokens };
     case "cancelled":
       return { cause: end.cause, total_tokens };
   }

@@ -5,6 +5,7 @@ import { adapterOf } from "../adapters/adapters.ts";
 import { LeaseLost } from "../errors.ts";
 import type { AgentEvents, ObservedRun } from "../events.ts";
 import type { Pricing } from "../llm/pricing.ts";
+import type { RunRow } from "../store/run-store.ts";
 import { type LateBookings, settleUsage, usageSoFar } from "./late-bookings.ts";
 import type { StartedRun } from "./run-begin.ts";
 import { type EndContext, finishRun, internalFailure, type RunEnd } from "./run-end.ts";
@@ -38,7 +39,7 @@ export function createExecutor(deps: ExecutorDeps): RunExecutor {
       const hides = adapterOf(started.resolved.agent?.adapter ?? "")?.hides;
       const scribe = new RunScribe({ log, usage, pricing, call, begun: started.firstStep, hides });
       const observed = deps.events.runBegan(call, started);
-      using reins = new Reins(call.signal, deps.runTimeoutMs);
+      using reins = new Reins(call.signal, timeLeft(deps.runTimeoutMs, started.run));
       let end: RunEnd;
       try {
         const giveUp = (reason: Error) => reins.pull(reason);
@@ -59,13 +60,20 @@ export function createExecutor(deps: ExecutorDeps): RunExecutor {
       const shared = started.resume !== undefined && !lost;
       const total = shared ? await usageSoFar(database, fence, log.unbookedNow).catch(() => usage) : usage;
       const summary = total.summary();
-      const written = lost ? undefined : await writeEnd(log, end, { usage: summary, call, durationMs }, observed);
+      const written = lost
+        ? undefined
+        : await writeEnd(log, end, { usage: summary, call, durationMs, run: started.run }, observed);
       log.feed.close();
       if (written === undefined) lateBookings.add({ tenantId: fence.tenantId, ids, calls: await log.unbooked() });
       else if (shared) await settleUsage(database, fence).catch(observed.failed);
       observed.ended(written, summary, scribe.steps);
     },
   };
+}
+
+/** The server's limit, or what is left of the run's own. */
+function timeLeft(limitMs: number, { deadline }: Pick<RunRow, "deadline">): number {
+  return deadline === null ? limitMs : Math.max(0, Math.min(limitMs, deadline.getTime() - Date.now()));
 }
 
 /**

@@ -35,7 +35,7 @@ export function endOf(error: unknown, signal: AbortSignal): RunEnd {
     if (!(reason instanceof RunTimeout)) {
       return { kind: "cancelled", cause: reason instanceof CancelRequest ? reason.why : "caller" };
     }
-    return failure(Code.DeadlineExceeded, "RUN_TIMEOUT", "The run reached its time limit.", RetryAdvice.TERMINAL);
+    return timedOut();
   }
   return failureOf(error);
 }
@@ -47,6 +47,16 @@ function failureOf(error: unknown): RunEnd {
   if (error instanceof ConnectError && reasonOf(error) !== undefined)
     return refusal(error.code, error, error.rawMessage);
   return internalFailure();
+}
+
+/** The end of a run whose time is over. */
+export function timedOut(): RunEnd {
+  return failure(Code.DeadlineExceeded, "RUN_TIMEOUT", "The run reached its time limit.", RetryAdvice.TERMINAL);
+}
+
+/** True for what may go by: whoever tries again later may succeed. */
+export function isPassing(error: unknown): boolean {
+  return (error instanceof AppError || error instanceof ConnectError) && PASSING.has(error.code);
 }
 
 function refusal(code: Code, error: Error, message: string): RunEnd {

@@ -34,7 +34,11 @@ describe("the log of a run", { skip: skipWithoutPostgres() }, () => {
   const principal = { tenantId, subject: "key_1", scopes: [], credentialId: "key_1", actors: [] };
   const signal = new AbortController().signal;
   const call = { principal, signal, requestId: "req_1", ip: "203.0.113.9", userAgent: "test/1" };
-  const context = { usage: new UsageTotal().summary(), call };
+  const context = {
+    usage: new UsageTotal().summary(),
+    call,
+    run: { background: false, end_user_id: "", state: RunState.RUNNING },
+  };
   before(async () => {
     database = await testDatabase({ services });
   });

@@ -1,5 +1,6 @@
 import { fromBinary } from "@bufbuild/protobuf";
 import { type AgentEvent, AgentEventSchema } from "#gen/agentmesh/agent/v1/agent_event_pb.ts";
+import { RunState } from "#gen/agentmesh/agent/v1/run_pb.ts";
 import { abortable, pause, within } from "#platform/abortable.ts";
 import { audit } from "#platform/postgres/audit.ts";
 import type { Tx } from "#platform/postgres/database.ts";
@@ -12,6 +13,8 @@ import type { Cursor } from "../domain/cursor.ts";
 import { type Reach, reaches, readReach, writeReach } from "../domain/ownership.ts";
 import type { RunInput } from "../domain/run-input.ts";
 import { ownerUnreachable, shuttingDown } from "../errors.ts";
+import { endQueued } from "../queue/end-queued.ts";
+import { enqueueRun } from "../queue/enqueue.ts";
 import { isExternalId } from "../sessions/sessions.ts";
 import * as store from "../store/run-store.ts";
 import { sessionByExternalId } from "../store/session-store.ts";
@@ -32,8 +35,14 @@ export interface RunsDeps extends StartDeps, WatchDeps {
   log: Log;
   /** Tells watchers everywhere that a run has new durable events. */
   announce(tenantId: string, event: AgentEvent): void;
+  /** The same of a run whose events were stored with its beginning. */
+  wake(tenantId: string, runId: string, seq: bigint): void;
   /** Asks the owner of a run, another replica, to cancel it. */
   cancelAt(call: Call, address: string, runId: string, cause: string): Promise<void>;
+  /** Queued runs of a tenant, at most. */
+  maxQueuedPerTenant: number;
+  /** How long a queued run is left to whoever the bus told of it. */
+  orphanAfterMs: number;
   /** How long a cancelled run may take to end: until the reaper has ended it, should its owner be gone. */
   cancelWaitMs: number;
 }
@@ -71,6 +80,22 @@ export class Runs {
     failpoint("runs.after-launch");
     const fresh = { subscription, seq: run.last_seq };
     return { run, sessionId, fresh, [Symbol.dispose]: () => subscription[Symbol.dispose]() };
+  }
+
+  /** Stores a run that is begun when there is room for it; or finds the one of an earlier call with the same request id. */
+  async enqueue(call: Call, input: RunInput): Promise<store.RunRow> {
+    if (this.#deps.drain.aborted) throw shuttingDown();
+    return enqueueRun(this.#deps, call, input, { whenBusy: "refuse" });
+  }
+
+  /** Works on a queued run that this process has begun, until it has ended or was given up; never rejects. */
+  async launch(call: Call, started: StartedRun): Promise<void> {
+    const { run_id: runId, last_seq: seq } = started.run;
+    const { tenantId } = call.principal;
+    this.#launch(call, started)[Symbol.dispose]();
+    // Who has watched it since it was queued waits for its first events.
+    this.#deps.wake(tenantId, runId, seq);
+    await this.#deps.liveRuns.get(tenantId, runId)?.finished;
   }
 
   /** Events of a run as they come; see watchRun. */
@@ -123,7 +148,8 @@ export class Runs {
     const event = { type: "run.cancel_requested", resource: runId, sessionId: run.session_id, details: { cause } };
     await database.tenant(call.principal.tenantId, (tx) => audit(tx, "agent", call, event), { signal: call.signal });
     for (;;) {
-      await this.#askOwner(call, run, cause);
+      if (run.state === RunState.QUEUED) await this.#endQueued(call, runId, cause);
+      else await this.#askOwner(call, run, cause);
       run = await this.#find(call, runId, writeReach(call.principal));
       if (isOver(run)) return run;
       if (performance.now() > until) throw ownerUnreachable();
@@ -142,6 +168,11 @@ export class Runs {
   /** A place at the feed of a run that this process owns; undefined when it does not. */
   subscribeOwned(tenantId: string, runId: string): Subscription | undefined {
     return this.#deps.liveRuns.get(tenantId, runId)?.log.feed.subscribe();
+  }
+
+  async #endQueued(call: Call, runId: string, cause: string): Promise<void> {
+    const run = { tenantId: call.principal.tenantId, runId };
+    await endQueued(this.#deps, run, { kind: "cancelled", cause }, { call, signal: call.signal });
   }
 
   /** Returns when the run has ended, when its owner does not know of it, or when the owner does not answer. */

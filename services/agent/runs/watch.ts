@@ -104,7 +104,7 @@ class Watcher {
       this.#check();
       const run = await this.#row();
       if (first) this.#begin(run);
-      this.#attached = isOver(run) ? undefined : await this.#attach(run);
+      this.#attached = isOver(run) || run.owner === "" ? undefined : await this.#attach(run);
       yield* this.#replay();
       if (first) yield this.#control({ kind: "caught_up", seq: this.#cursor });
       if (this.#ended) return;

@@ -28,6 +28,11 @@ export interface RunRow {
   open_step: number;
   /** Times that a process has taken the run up. */
   attempt: number;
+  /** Nobody waits for it: its end is announced on the bus. */
+  background: boolean;
+  /** When it ends whatever it has come to. */
+  deadline: Date | null;
+  retry_of: string | null;
   create_time: Date;
   update_time: Date;
   end_time: Date | null;
@@ -54,7 +59,8 @@ export interface RunFilter {
 
 /** What a RunRow is made of; see runRow. */
 export const RUN_COLUMNS = `run_id, session_id, end_user_id, agent_id, agent_version, state, outcome, error, usage, response, principal,
-  owner, owner_address, epoch, seq_reserved::text, last_seq::text, open_step, attempt, create_time, update_time, end_time,
+  owner, owner_address, epoch, seq_reserved::text, last_seq::text, open_step, attempt, background, deadline, retry_of,
+  create_time, update_time, end_time,
   create_time::text AS sort_time`;
 
 /** A row as it is read: int8 columns as text, for they may be beyond what a number holds. */

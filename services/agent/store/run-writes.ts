@@ -1,11 +1,13 @@
 import { type AuditEvent, auditInsert, auditRows } from "#platform/postgres/audit.ts";
 import type { Tx } from "#platform/postgres/database.ts";
 import { jsonText } from "#platform/postgres/json-text.ts";
+import { outboxTopic } from "#platform/postgres/outbox.ts";
 import type { Call } from "#platform/rpc/call.ts";
 import type { Principal } from "#platform/rpc/principal.ts";
 import { LeaseLost } from "../errors.ts";
 import { type LedgerEntry, ledgerInsert, ledgerRows } from "./ledger-store.ts";
 import type { NewMessage } from "./message-store.ts";
+import { bury, leaveQueue, QUEUE_TOPIC, wakeNext } from "./queue-parts.ts";
 import { draftInsert, type StepDraft } from "./resume-store.ts";
 import { type Fence, RUN_COLUMNS, type RunRow, type RunRowAsText, runRow, SEQ_BLOCK } from "./run-store.ts";
 
@@ -18,6 +20,8 @@ export interface NewRun {
   owner: string;
   ownerAddress: string;
   leaseMs: number;
+  /** How long it may live; without one only while somebody works on it. */
+  timeLimitMs?: number | undefined;
 }
 
 export interface NewEvent {
@@ -33,6 +37,8 @@ export interface RunBegin {
   session:
     | { created: { sessionId: string; agentId: string } }
     | { continued: { session_id: string; message_count: number } };
+  /** The run's row is there and waits, and the transaction has locked its place in the queue. */
+  queued?: "background" | "turn" | undefined;
   messages: readonly NewMessage[];
   events: readonly NewEvent[];
   /** The step that is open from the beginning; 0 when none is. */
@@ -68,26 +74,51 @@ export interface RunWrite {
   /** Calls of models that are booked with them. */
   calls?: readonly LedgerEntry[] | undefined;
   /** The end of the run, which frees its session. */
-  end?: { row: RunEndRow; call: Call; audited: AuditEvent } | undefined;
+  end?: RunEndWrite | undefined;
+}
+
+/** The end of a run, and what hangs on it. */
+export interface RunEndWrite {
+  row: RunEndRow;
+  call: Call;
+  audited: AuditEvent;
+  /** Told on the bus. */
+  announced?: { eventId: string; subject: string; payload: Uint8Array } | undefined;
+  /** True: it came from the queue, and what it was to do need not be known any more. */
+  leavesQueue?: boolean | undefined;
+  /** It came from the queue, and is given up: what it was to do becomes a dead letter. */
+  dead?: { subject: string; reason: string; message: string } | undefined;
 }
 
 // One statement for everything that belongs together: a round trip costs more than all the rows that it brings.
 
 const CREATE_SESSION = `INSERT INTO agent.sessions (tenant_id, session_id, active_run_id, message_count, end_user_id, agent_id, title, labels)
-    VALUES (agentmesh.current_tenant(), $1, $2, $3, $4, $24, '', '{}')`;
+    VALUES (agentmesh.current_tenant(), $1, $2, $3, $4, $25, '', '{}')`;
 const OCCUPY_SESSION = `UPDATE agent.sessions SET active_run_id = $2, message_count = $3, version = version + 1,
       update_time = clock_timestamp()
     WHERE tenant_id = agentmesh.current_tenant() AND session_id = $1`;
 
-const beginSql = (session: string) => `WITH session AS (
+const INSERT_RUN = `INSERT INTO agent.runs (tenant_id, session_id, run_id, end_user_id, agent_id, agent_version, state, principal,
+      owner, owner_address, lease_expires, seq_reserved, last_seq, open_step, plan_id, begun_with, deadline)
+    VALUES (agentmesh.current_tenant(), $1, $2, $4, $5, $6, 2, $7, $8, $9, clock_timestamp() + $10 * interval '1 ms',
+      $11, $12, $13, $21, $23, clock_timestamp() + $24::float8 * interval '1 ms')
+    RETURNING ${RUN_COLUMNS}`;
+/** A queued run becomes what it would be had it begun now; its time runs since it was queued. */
+const ACTIVATE_RUN = `UPDATE agent.runs SET agent_id = $5, agent_version = $6, state = 2, principal = $7, owner = $8,
+      owner_address = $9, lease_expires = clock_timestamp() + $10 * interval '1 ms', seq_reserved = $11, last_seq = $12,
+      open_step = $13, plan_id = $21, begun_with = $23, update_time = clock_timestamp(),
+      deadline = coalesce(deadline, clock_timestamp() + $24::float8 * interval '1 ms')
+    WHERE tenant_id = agentmesh.current_tenant() AND run_id = $2 AND session_id = $1 AND end_user_id = $4 AND state = 1
+    RETURNING ${RUN_COLUMNS}`;
+const LEAVE_QUEUE = `DELETE FROM agent.queued_runs WHERE tenant_id = agentmesh.current_tenant() AND run_id = $2`;
+/** What it was to do is kept until it has ended, for whoever must do it again. */
+const KEEP_INPUT = `UPDATE agent.queued_runs SET due_at = NULL WHERE tenant_id = agentmesh.current_tenant() AND run_id = $2`;
+
+const beginSql = (session: string, run: string, queue?: string) => `WITH session AS (
     ${session}
   ), run AS (
-    INSERT INTO agent.runs (tenant_id, session_id, run_id, end_user_id, agent_id, agent_version, state, principal, owner,
-      owner_address, lease_expires, seq_reserved, last_seq, open_step, plan_id, begun_with)
-    VALUES (agentmesh.current_tenant(), $1, $2, $4, $5, $6, 2, $7, $8, $9, clock_timestamp() + $10 * interval '1 ms',
-      $11, $12, $13, $21, $23)
-    RETURNING ${RUN_COLUMNS}
-  ), plan AS (
+    ${run}
+  )${queue === undefined ? "" : `, queue AS (${queue})`}, plan AS (
     INSERT INTO agent.plans (tenant_id, plan_id, plan)
     SELECT agentmesh.current_tenant(), $21, $22 WHERE $22::bytea IS NOT NULL ON CONFLICT DO NOTHING
   ), events AS (
@@ -102,15 +133,19 @@ const beginSql = (session: string) => `WITH session AS (
   )
   SELECT * FROM run`;
 
-const BEGIN_IN_NEW_SESSION = beginSql(CREATE_SESSION);
-const BEGIN_IN_SESSION = beginSql(OCCUPY_SESSION);
+const BEGIN_IN_NEW_SESSION = beginSql(CREATE_SESSION, INSERT_RUN);
+const BEGIN_IN_SESSION = beginSql(OCCUPY_SESSION, INSERT_RUN);
+const BEGIN_QUEUED = {
+  background: beginSql(OCCUPY_SESSION, ACTIVATE_RUN, KEEP_INPUT),
+  turn: beginSql(OCCUPY_SESSION, ACTIVATE_RUN, LEAVE_QUEUE),
+};
 
 /**
- * Inserts a run that is already leased to its owner (state RUNNING), in a new session or in one that the transaction has
- * locked, with its first messages, events and audit rows. Ends the transaction.
+ * Writes a run that is leased to its owner (state RUNNING), in a new session or in one that the transaction has locked,
+ * with its first messages, events and audit rows. Ends the transaction.
  */
 export async function beginRun(tx: Tx, begin: RunBegin): Promise<RunRow> {
-  const { run, session, messages, events, openStep, audited, plan } = begin;
+  const { run, session, messages, events, openStep, audited, plan, queued } = begin;
   const created = "created" in session ? session.created : undefined;
   const earlier = "created" in session ? 0 : session.continued.message_count;
   const params = [
@@ -133,10 +168,12 @@ export async function beginRun(tx: Tx, begin: RunBegin): Promise<RunRow> {
     plan?.planId ?? null,
     plan?.shared ?? null,
     plan?.own ?? null,
+    run.timeLimitMs ?? null,
   ];
+  const known = queued === undefined ? BEGIN_IN_SESSION : BEGIN_QUEUED[queued];
   const [row] =
     created === undefined
-      ? await tx.finish<RunRowAsText>(BEGIN_IN_SESSION, params)
+      ? await tx.finish<RunRowAsText>(known, params)
       : await tx.finish<RunRowAsText>(BEGIN_IN_NEW_SESSION, [...params, created.agentId]);
   return runRow(row as RunRowAsText);
 }
@@ -144,21 +181,30 @@ export async function beginRun(tx: Tx, begin: RunBegin): Promise<RunRow> {
 interface Parts {
   messages: boolean;
   end: boolean;
+  announced: boolean;
+  queue: "not in it" | "left" | "dead";
   draft: "kept" | "written" | "dropped";
 }
 
-/** $1 run, $2 owner, $3 epoch, $4 last seq, $5 open step, $6-$8 events, $9-$11 messages, $12 ledger, $13-$18 end; a draft is last. */
-function writeSql({ messages, end, draft }: Parts): string {
+/**
+ * $1 run, $2 owner, $3 epoch, $4 last seq, $5 open step, $6-$8 events, $9-$11 messages, $12 ledger, and what its parts take in
+ * the order of {@link writeRun}.
+ */
+function writeSql({ messages, end, announced, queue, draft }: Parts): string {
+  let taken = 12;
+  const param = (): `$${number}` => `$${++taken}`;
   const ended = end
-    ? ", state = $13, outcome = $14, error = $15, usage = $16, response = $17, end_time = clock_timestamp()"
+    ? `, state = ${param()}, outcome = ${param()}, error = ${param()}, usage = ${param()}, response = ${param()},
+      end_time = clock_timestamp()`
     : "";
-  // Another run's hold on the session is left alone.
+  // Another run's hold on the session is left alone; its own goes to the next one in the queue.
   const freed = end
-    ? `, active_run_id = nullif(s.active_run_id, $1),
+    ? `, active_run_id = CASE WHEN s.active_run_id = $1 THEN (SELECT run_id FROM next) ELSE s.active_run_id END,
       version = s.version + CASE WHEN s.active_run_id = $1 THEN 1 ELSE 0 END`
     : "";
   // Everything else hangs on the run's row: without the fence nothing is written.
-  const session = `, session AS (
+  const next = end ? `, ${wakeNext("next")}` : "";
+  const session = `${next}, session AS (
     UPDATE agent.sessions s SET message_count = s.message_count + cardinality($9::text[]), update_time = clock_timestamp()${freed}
     FROM run WHERE s.tenant_id = agentmesh.current_tenant() AND s.session_id = run.session_id
     RETURNING s.session_id, s.message_count
@@ -169,13 +215,22 @@ function writeSql({ messages, end, draft }: Parts): string {
   ), ledger AS (
     ${ledgerInsert("run", "$12")}
   )`;
-  const audited = `, audited AS (
-    ${auditInsert("agent", "$18", "run")}
-  )`;
+  const audited = end
+    ? `, audited AS (
+    ${auditInsert("agent", param(), "run")}
+  )`
+    : "";
+  const announcement = announced
+    ? `, announced AS (
+    INSERT INTO agent.outbox (tenant_id, event_id, subject, payload, headers)
+    SELECT agentmesh.current_tenant(), ${param()}, ${param()}, ${param()}, '{}' FROM run
+  )`
+    : "";
+  const queued = { "not in it": "", left: `, ${leaveQueue()}`, dead: queue === "dead" ? `, ${bury(param)}` : "" };
   const drafts = {
     kept: "",
     written: `, draft AS (
-    ${draftInsert("run", end ? "$19" : "$13")}
+    ${draftInsert("run", param())}
   )`,
     dropped: `, draft AS (
     DELETE FROM agent.step_drafts d USING run WHERE d.tenant_id = agentmesh.current_tenant() AND d.run_id = run.run_id
@@ -189,15 +244,15 @@ function writeSql({ messages, end, draft }: Parts): string {
   ), events AS (
     INSERT INTO agent.run_events (tenant_id, run_id, seq, type, event)
     SELECT agentmesh.current_tenant(), $1, e.* FROM run, unnest($6::bigint[], $7::text[], $8::bytea[]) AS e
-  )${messages || end ? session : ""}${end ? audited : ""}${drafts[draft]}
-  SELECT session_id FROM run`;
+  )${messages || end ? session : ""}${audited}${announcement}${queued[queue]}${drafts[draft]}
+  SELECT session_id${end ? ", (SELECT run_id FROM next) AS next" : ""} FROM run`;
 }
 
 /** Each statement is made once, so that it is prepared once. */
 const statements = new Map<string, string>();
 
 function statementFor(parts: Parts): string {
-  const key = `${parts.messages} ${parts.end} ${parts.draft}`;
+  const key = JSON.stringify(parts);
   const sql = statements.get(key) ?? writeSql(parts);
   statements.set(key, sql);
   return sql;
@@ -223,11 +278,21 @@ export async function writeRun(tx: Tx, fence: Fence, write: RunWrite, last: "las
     const { state, outcome, error, usage, response } = end.row;
     params.push(state, outcome, error, usage, response, auditRows(end.call, [end.audited]));
   }
+  if (end?.announced !== undefined) params.push(end.announced.eventId, end.announced.subject, end.announced.payload);
+  if (end?.dead !== undefined) params.push(end.dead.subject, end.dead.reason, end.dead.message);
   if (draft !== undefined) params.push(jsonText(draft));
-  const drafted = draft !== undefined ? "written" : dropsDraft === true ? "dropped" : "kept";
-  const sql = statementFor({ messages: withMessages, end: end !== undefined, draft: drafted });
-  const held = await (last === "last" ? tx.finish(sql, params) : tx.query(sql, params));
+  const sql = statementFor({
+    messages: withMessages,
+    end: end !== undefined,
+    announced: end?.announced !== undefined,
+    queue: end?.dead !== undefined ? "dead" : end?.leavesQueue === true ? "left" : "not in it",
+    draft: draft !== undefined ? "written" : dropsDraft === true ? "dropped" : "kept",
+  });
+  type Held = { next?: string | null };
+  const held = await (last === "last" ? tx.finish<Held>(sql, params) : tx.query<Held>(sql, params));
   if (held.length !== 1) throw new LeaseLost(fence.runId);
+  if (end?.announced !== undefined) tx.announce(outboxTopic("agent"));
+  if (typeof held[0]?.next === "string") tx.announce(QUEUE_TOPIC);
 }
 
 function eventColumns(events: readonly NewEvent[]): unknown[] {

@@ -5,12 +5,13 @@ import { ChatService } from "#gen/agentmesh/agent/v1/chat_service_pb.ts";
 import { RunService } from "#gen/agentmesh/agent/v1/run_service_pb.ts";
 import { RunTailService } from "#gen/agentmesh/agent/v1/run_tail_service_pb.ts";
 import { SessionService } from "#gen/agentmesh/agent/v1/session_service_pb.ts";
-import type { Bus, BusMessage } from "#platform/bus/bus.ts";
+import type { Bus, BusMessage, ConsumeOptions, Subscription } from "#platform/bus/bus.ts";
 import { EmbeddedBus } from "#platform/bus/embedded-bus.ts";
 import { loadConfig } from "#platform/config/load.ts";
 import { newId } from "#platform/id.ts";
 import type { Platform } from "#platform/module/module.ts";
 import type { Database } from "#platform/postgres/database.ts";
+import { createOutboxRelay } from "#platform/postgres/outbox-relay.ts";
 import { EmbeddedCache } from "#platform/redis/embedded-cache.ts";
 import { EmbeddedLimiter } from "#platform/redis/embedded-limiter.ts";
 import { EmbeddedPermits } from "#platform/redis/embedded-permits.ts";
@@ -42,6 +43,7 @@ const SHORT_TIMES = {
   reaper_interval: "100ms",
   stream_heartbeat: "5s",
   answers_ttl: "0s",
+  queue: { sweep_interval: "100ms", orphan_after: "1s" },
 };
 
 /** A database with the agent service's tables. */
@@ -117,12 +119,22 @@ export async function openAgentMesh(options: MeshOptions = {}): Promise<AgentMes
   const keys = deriveServiceKeys(root, ["edge", "agent", "config", "tool"]);
   const neighbours = playNeighbours();
   const local = localNeighbours(neighbours, keys);
+  const relay = undo.use(
+    createOutboxRelay({
+      db: options.database ?? test.db,
+      schemas: ["agent"],
+      bus: options.bus === undefined ? embedded : undo.use(options.bus()),
+      log: createLog({ level: "silent", service: "outbox" }),
+      pollMs: 50,
+    }),
+  );
   const replicas: Replica[] = [];
   for (let i = 0; i < (options.replicas ?? 1); i++) {
     const bus = options.bus === undefined ? embedded : undo.use(options.bus());
     const agent = { ...SHORT_TIMES, ...options.agent, ...options.agents?.[i] };
     replicas.push(await openReplica({ undo, options, agent, test, model, root, keys, local, bus, cache, permits }));
   }
+  relay.start();
   const owned = undo.move();
   const [one, two] = replicas as [Replica, Replica];
   const idle = ({ service: { liveRuns, remoteTails }, listeners }: Replica) =>
@@ -259,16 +271,19 @@ async function openReplica(parts: ReplicaParts): Promise<Replica> {
     },
     kill() {
       state.frozen = true;
+      heard.leave();
       way.refuse();
       way.reset();
     },
     freeze() {
       state.frozen = true;
+      heard.leave();
       way.blackHole();
     },
     wake() {
       state.frozen = false;
       state.databaseAway = false;
+      heard.join();
       way.heal();
     },
   };
@@ -293,9 +308,23 @@ function freezable(database: Database, state: { frozen: boolean; databaseAway: b
 
 function countListeners(bus: Bus, state: { frozen: boolean }) {
   let count = 0;
+  const consumers = new Map<ConsumeOptions, Subscription | undefined>();
+  const consume = async (options: ConsumeOptions) => {
+    consumers.set(options, await bus.consume(options));
+  };
   const counted: Bus = {
-    publish: (message, signal) => bus.publish(message, signal),
-    consume: (options) => bus.consume(options),
+    async publish(message, signal) {
+      if (state.frozen) throw dependencyDown("event bus");
+      await bus.publish(message, signal);
+    },
+    async consume(options) {
+      await consume(options);
+      const unsubscribe = async () => {
+        await consumers.get(options)?.unsubscribe();
+        consumers.delete(options);
+      };
+      return { unsubscribe, [Symbol.asyncDispose]: unsubscribe };
+    },
     notify(subject, data) {
       if (!state.frozen) bus.notify(subject, data);
     },
@@ -314,5 +343,15 @@ function countListeners(bus: Bus, state: { frozen: boolean }) {
     close: () => bus.close(),
     [Symbol.asyncDispose]: () => bus.close(),
   };
-  return { bus: counted, count: () => count };
+  /** As a bus takes it whose consumer has gone, and come back. */
+  const leave = () => {
+    for (const [options, subscription] of consumers) {
+      void subscription?.unsubscribe();
+      consumers.set(options, undefined);
+    }
+  };
+  const join = () => {
+    for (const [options, subscription] of consumers) if (subscription === undefined) void consume(options);
+  };
+  return { bus: counted, count: () => count, leave, join };
 }

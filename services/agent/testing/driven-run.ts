@@ -53,7 +53,7 @@ export async function driveRun(mesh: AgentMesh, owner: Replica, principal: Princ
     log,
     call,
     async end(how = { kind: "cancelled", cause: "caller" }) {
-      await finishRun(log, how, { usage: new UsageTotal().summary(), call });
+      await finishRun(log, how, { usage: new UsageTotal().summary(), call, run });
       over.resolve();
     },
     drop: () => over.resolve(),

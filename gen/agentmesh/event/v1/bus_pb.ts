@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file agentmesh/event/v1/bus.proto.
  */
 export const file_agentmesh_event_v1_bus: GenFile = /*@__PURE__*/
-  fileDesc("ChxhZ2VudG1lc2gvZXZlbnQvdjEvYnVzLnByb3RvEhJhZ2VudG1lc2guZXZlbnQudjEiQQoNVGVuYW50Q2hhbmdlZBIRCgl0ZW5hbnRfaWQYASABKAkSDgoGc3RhdHVzGAIgASgJEg0KBWVwb2NoGAMgASgDIkQKDEFnZW50Q2hhbmdlZBIRCgl0ZW5hbnRfaWQYASABKAkSEAoIYWdlbnRfaWQYAiABKAkSDwoHdmVyc2lvbhgDIAEoBSI2Cg1BcGlLZXlSZXZva2VkEhEKCXRlbmFudF9pZBgBIAEoCRISCgphcGlfa2V5X2lkGAIgASgJIjwKC1J1bkFkdmFuY2VkEg4KBnJ1bl9pZBgBIAEoCRILCgNzZXEYAiABKAMSEAoIdGVybWluYWwYAyABKAgiNgoNU2Vzc2lvbkVyYXNlZBIRCgl0ZW5hbnRfaWQYASABKAkSEgoKc2Vzc2lvbl9pZBgCIAEoCWIGcHJvdG8z");
+  fileDesc("ChxhZ2VudG1lc2gvZXZlbnQvdjEvYnVzLnByb3RvEhJhZ2VudG1lc2guZXZlbnQudjEiQQoNVGVuYW50Q2hhbmdlZBIRCgl0ZW5hbnRfaWQYASABKAkSDgoGc3RhdHVzGAIgASgJEg0KBWVwb2NoGAMgASgDIkQKDEFnZW50Q2hhbmdlZBIRCgl0ZW5hbnRfaWQYASABKAkSEAoIYWdlbnRfaWQYAiABKAkSDwoHdmVyc2lvbhgDIAEoBSI2Cg1BcGlLZXlSZXZva2VkEhEKCXRlbmFudF9pZBgBIAEoCRISCgphcGlfa2V5X2lkGAIgASgJIjwKC1J1bkFkdmFuY2VkEg4KBnJ1bl9pZBgBIAEoCRILCgNzZXEYAiABKAMSEAoIdGVybWluYWwYAyABKAgiNgoNU2Vzc2lvbkVyYXNlZBIRCgl0ZW5hbnRfaWQYASABKAkSEgoKc2Vzc2lvbl9pZBgCIAEoCSIuCglSdW5RdWV1ZWQSEQoJdGVuYW50X2lkGAEgASgJEg4KBnJ1bl9pZBgCIAEoCSKHAQoIUnVuRW5kZWQSEQoJdGVuYW50X2lkGAEgASgJEg4KBnJ1bl9pZBgCIAEoCRISCgpzZXNzaW9uX2lkGAMgASgJEhAKCGFnZW50X2lkGAQgASgJEhMKC2VuZF91c2VyX2lkGAUgASgJEg0KBXN0YXRlGAYgASgJEg4KBnJlYXNvbhgHIAEoCWIGcHJvdG8z");
 
 /**
  * A tenant was created, changed or deleted. Subject `agentmesh.tenant.v1.<tenant_id>.changed`.
@@ -176,4 +176,95 @@ export type SessionErased = Message<"agentmesh.event.v1.SessionErased"> & {
  */
 export const SessionErasedSchema: GenMessage<SessionErased> = /*@__PURE__*/
   messageDesc(file_agentmesh_event_v1_bus, 4);
+
+/**
+ * A run is queued, and whoever has room may begin it. Subject `agentmesh.run_work.v1.<tenant_id>.<run_id>`.
+ *
+ * @generated from message agentmesh.event.v1.RunQueued
+ */
+export type RunQueued = Message<"agentmesh.event.v1.RunQueued"> & {
+  /**
+   * Tenant.
+   *
+   * @generated from field: string tenant_id = 1;
+   */
+  tenantId: string;
+
+  /**
+   * Run.
+   *
+   * @generated from field: string run_id = 2;
+   */
+  runId: string;
+};
+
+/**
+ * Describes the message agentmesh.event.v1.RunQueued.
+ * Use `create(RunQueuedSchema)` to create a new message.
+ */
+export const RunQueuedSchema: GenMessage<RunQueued> = /*@__PURE__*/
+  messageDesc(file_agentmesh_event_v1_bus, 5);
+
+/**
+ * A background run has ended. Subject `agentmesh.run_ended.v1.<tenant_id>`.
+ *
+ * @generated from message agentmesh.event.v1.RunEnded
+ */
+export type RunEnded = Message<"agentmesh.event.v1.RunEnded"> & {
+  /**
+   * Tenant.
+   *
+   * @generated from field: string tenant_id = 1;
+   */
+  tenantId: string;
+
+  /**
+   * Run.
+   *
+   * @generated from field: string run_id = 2;
+   */
+  runId: string;
+
+  /**
+   * Its session.
+   *
+   * @generated from field: string session_id = 3;
+   */
+  sessionId: string;
+
+  /**
+   * Agent that worked.
+   *
+   * @generated from field: string agent_id = 4;
+   */
+  agentId: string;
+
+  /**
+   * User that the run belongs to, if any.
+   *
+   * @generated from field: string end_user_id = 5;
+   */
+  endUserId: string;
+
+  /**
+   * "completed", "failed" or "cancelled".
+   *
+   * @generated from field: string state = 6;
+   */
+  state: string;
+
+  /**
+   * Why it failed, such as RUN_TIMEOUT; empty otherwise.
+   *
+   * @generated from field: string reason = 7;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message agentmesh.event.v1.RunEnded.
+ * Use `create(RunEndedSchema)` to create a new message.
+ */
+export const RunEndedSchema: GenMessage<RunEnded> = /*@__PURE__*/
+  messageDesc(file_agentmesh_event_v1_bus, 6);
 
