@@ -48,9 +48,11 @@ function rulesSchema(rules: FieldRules, scalar: ScalarType | undefined): Schema 
   for (const field of desc.fields) {
     if (!set.isSet(field)) continue;
     if (field.fieldKind === "message") {
-      const inner = rulesSchema(set.get(field).message as FieldRules, undefined);
+      // The rest are limits of times and durations: JSON Schema has none for their texts.
       const keyword = NESTED[field.name];
-      if (keyword !== undefined && Object.keys(inner).length > 0) schema[keyword] = inner;
+      if (keyword === undefined) continue;
+      const inner = rulesSchema(set.get(field).message as FieldRules, undefined);
+      if (Object.keys(inner).length > 0) schema[keyword] = inner;
     } else if (field.fieldKind === "scalar") {
       addRule(schema, field.name, set.get(field), scalar);
     }

@@ -78,6 +78,8 @@ function nestedJson(desc: DescMessage, random: Random, known: Known, depth: numb
       return random.pick<JsonValue>([{}, { a: 1 }, { a: { b: [1, null, "x"] } }, { "": "" }, { n: 1e300 }]);
     case "google.protobuf.Timestamp":
       return random.pick(["2026-01-01T00:00:00Z", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999999Z", "later"]);
+    case "google.protobuf.Duration":
+      return random.pick(["1s", "60.5s", "0s", "-1s", "315576000000s", "1h", ""]);
     case "google.protobuf.FieldMask":
       return random.pick(["title", "*", "name,name", "etag", "no.such", "", "labels,title", "tools"]);
     default:

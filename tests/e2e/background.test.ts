@@ -18,7 +18,7 @@ describeMesh("a run in the background", (mesh) => {
     const answers = await Promise.all(Array.from({ length: 5 }, () => rest.call("POST", "/api/v1/runs", wish)));
     const ids = new Set(answers.map(({ body }) => body.run.run_id));
     assert.deepEqual([ids.size, ...new Set(answers.map(({ status }) => status))], [1, 200]);
-    const { run: queued } = answers[0]?.body as { run: { run_id: string; background: boolean; deadline: string } };
+    const queued: { run_id: string; background: boolean; deadline: string } = answers[0]?.body.run;
     assert.equal(queued.background, true);
     assert.ok(Date.parse(queued.deadline) > Date.now());
     const until = Date.now() + WITHIN_MS;
