@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { after, before, beforeEach, describe, test } from "node:test";
+import pg from "pg";
 import { newId } from "#platform/id.ts";
 import type { Database, Tx } from "#platform/postgres/database.ts";
 import { TENANT_SCOPES } from "#platform/rpc/scopes.ts";
@@ -49,9 +50,9 @@ describe("what a turn costs the database", { skip: skipWithoutPostgres() }, () =
     transactions.length = 0;
   });
 
-  async function turn(sessionId = ""): Promise<string> {
+  async function turn(sessionId = "", { one } = mesh): Promise<string> {
     let session = "";
-    for await (const { event } of mesh.one.chat.chatStream(
+    for await (const { event } of one.chat.chatStream(
       { message: "hi", sessionId, agentId: "agt_default" },
       callAs(me),
     )) {
@@ -79,5 +80,29 @@ describe("what a turn costs the database", { skip: skipWithoutPostgres() }, () =
     mesh.model.script(turnOf(toolUse("echo", {})), says("Done."));
     await turn();
     assert.deepEqual(transactions, [1, 1, 1, 1]);
+  });
+
+  test("every row is found by its primary key, also before the tables have been analysed", async () => {
+    await using fresh = await agentDatabase();
+    const database = fresh.open();
+    {
+      await using other = await openAgentMesh({ database });
+      other.model.script(says("Yes."), turnOf(toolUse("echo", {})), says("Done."));
+      const sessionId = await turn("", other);
+      await turn(sessionId, other);
+    }
+    // A connection tells what it has done when it ends.
+    await database.close();
+    const admin = new pg.Client({ connectionString: fresh.superuserUrl });
+    await admin.connect();
+    const { rows } = await admin.query(
+      `SELECT indexrelname AS name, idx_scan::int AS scans FROM pg_stat_user_indexes
+       WHERE schemaname = 'agent' AND relname IN ('sessions', 'runs')`,
+    );
+    await admin.end();
+    const scans = new Map(rows.map(({ name, scans }) => [name, scans]));
+    for (const key of ["sessions_pkey", "runs_pkey"]) assert.ok(scans.get(key) > 0, key);
+    for (const list of ["sessions_newest", "sessions_of_user", "runs_newest", "runs_of_session", "runs_active"])
+      assert.equal(scans.get(list), 0, list);
   });
 });

@@ -30,7 +30,7 @@ export async function renewLeases(
   const epochs = held.map(({ fence }) => fence.epoch);
   const mine = "unnest($2::text[], $3::text[], $4::int[]) AS mine (tenant_id, run_id, epoch)";
   const own = `r.tenant_id = mine.tenant_id AND r.run_id = mine.run_id AND r.epoch = mine.epoch AND r.owner = $1
-    AND r.state IN (1, 2)`;
+    AND r.state + 0 IN (1, 2)`;
   const renewed = await tx.query<{ run_id: string }>(
     `WITH free AS (
        SELECT r.tenant_id, r.run_id, used.next_seq FROM ${mine}
@@ -64,7 +64,7 @@ export async function releaseLeases(tx: Tx, owner: string, fences: readonly Fenc
     `UPDATE agent.runs r SET lease_expires = clock_timestamp(), attempt = attempt - 1
      FROM unnest($2::text[], $3::text[], $4::int[]) AS mine (tenant_id, run_id, epoch)
      WHERE r.tenant_id = mine.tenant_id AND r.run_id = mine.run_id AND r.epoch = mine.epoch AND r.owner = $1
-       AND r.state IN (1, 2)`,
+       AND r.state + 0 IN (1, 2)`,
     [owner, fences.map(({ tenantId }) => tenantId), fences.map(({ runId }) => runId), fences.map(({ epoch }) => epoch)],
   );
 }

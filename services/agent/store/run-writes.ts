@@ -206,7 +206,7 @@ function writeSql({ messages, end, announced, queue, draft }: Parts): string {
   const next = end ? `, ${wakeNext("next")}` : "";
   const session = `${next}, session AS (
     UPDATE agent.sessions s SET message_count = s.message_count + cardinality($9::text[]), update_time = clock_timestamp()${freed}
-    FROM run WHERE s.tenant_id = agentmesh.current_tenant() AND s.session_id = run.session_id
+    WHERE s.tenant_id = agentmesh.current_tenant() AND s.session_id = (SELECT session_id FROM run)
     RETURNING s.session_id, s.message_count
   ), messages AS (
     INSERT INTO agent.messages (tenant_id, session_id, position, message_id, run_id, message, size)
@@ -238,7 +238,7 @@ function writeSql({ messages, end, announced, queue, draft }: Parts): string {
   };
   return `WITH run AS (
     UPDATE agent.runs SET last_seq = $4, open_step = coalesce($5, open_step), update_time = clock_timestamp()${ended}
-    WHERE tenant_id = agentmesh.current_tenant() AND run_id = $1 AND owner = $2 AND epoch = $3 AND state IN (1, 2)
+    WHERE tenant_id = agentmesh.current_tenant() AND run_id = $1 AND owner = $2 AND epoch = $3 AND state + 0 IN (1, 2)
       AND seq_reserved >= $4
     RETURNING run_id, session_id, agent_id, end_user_id
   ), events AS (
