@@ -11,6 +11,9 @@ import { type AgentMesh, agentDatabase, openAgentMesh } from "../testing/agent-m
 
 const me = principalOf(newId("ten"), TENANT_SCOPES);
 
+/** So that nothing but turns asks the database, however slow the machine is. */
+const QUIET = { answers_ttl: "10s", lease: "60s", heartbeat: "20s", reaper_interval: "20s" };
+
 /** Transactions in order, with the number of statements in each. */
 function counting(database: Database, transactions: number[]): Database {
   return {
@@ -40,7 +43,7 @@ describe("what a turn costs the database", { skip: skipWithoutPostgres() }, () =
   let mesh: AgentMesh;
   before(async () => {
     stored = await agentDatabase();
-    mesh = await openAgentMesh({ database: counting(stored.open(), transactions), agent: { answers_ttl: "10s" } });
+    mesh = await openAgentMesh({ database: counting(stored.open(), transactions), agent: QUIET });
   });
   after(async () => {
     await mesh[Symbol.asyncDispose]();
@@ -86,7 +89,7 @@ describe("what a turn costs the database", { skip: skipWithoutPostgres() }, () =
     await using fresh = await agentDatabase();
     const database = fresh.open();
     {
-      await using other = await openAgentMesh({ database });
+      await using other = await openAgentMesh({ database, agent: QUIET });
       other.model.script(says("Yes."), turnOf(toolUse("echo", {})), says("Done."));
       const sessionId = await turn("", other);
       await turn(sessionId, other);
