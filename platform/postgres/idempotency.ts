@@ -76,6 +76,18 @@ async function take(tx: Tx, request: IdempotentRequest, response: Uint8Array | n
   return taken === undefined ? replay(tx, table, key, hash) : undefined;
 }
 
+/** Removes keys that are older than `ageMs`, about `limit` of them, the oldest; returns how many. Worker role. */
+export async function removeOldKeys(tx: Tx, schema: string, ageMs: number, limit: number): Promise<number> {
+  const table = `${quoted(schema)}.idempotency_keys`;
+  // By time: the worker role sees nothing else of them.
+  return tx.execute(
+    `DELETE FROM ${table} WHERE created_at <= (SELECT max(created_at) FROM (
+       SELECT created_at FROM ${table} WHERE created_at < clock_timestamp() - make_interval(secs => $1)
+       ORDER BY created_at LIMIT $2) oldest)`,
+    [ageMs / 1000, limit],
+  );
+}
+
 function entryOf({ schema, call: { principal }, method, requestId, request }: IdempotentRequest) {
   return {
     table: `${quoted(schema)}.idempotency_keys`,

@@ -261,9 +261,9 @@ describe("the execution of a tool", { skip: skipWithoutPostgres() }, () => {
       [trail?.["type"], trail?.["resource"], trail?.["session_id"], trail?.["subject"], trail?.["result_length"]],
       ["tool.called", "tells", ids.sessionId, by.subject, result_length],
     );
-    const { run_id, call_id, agent_id, outcome, arguments: audited } = Object(trail?.["details"]);
-    assert.deepEqual([run_id, call_id, agent_id, outcome], [ids.runId, ids.callId, ids.agentId, "ok"]);
-    assert.deepEqual(audited, masked);
+    // The arguments are in the call's row, which an erasure empties.
+    const { runId: run_id, callId: call_id, agentId: agent_id } = ids;
+    assert.deepEqual(trail?.["details"], { execution_id, run_id, call_id, agent_id, outcome: "ok" });
     const [line] = lines("agent.tool.call", by);
     assert.deepEqual(
       [line?.["tool"], line?.["call_id"], line?.["run_id"], line?.["session_id"], line?.["success"]],

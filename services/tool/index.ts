@@ -1,9 +1,11 @@
 import { ToolExecutionService } from "#gen/agentmesh/tool/v1/tool_execution_service_pb.ts";
 import { ToolService } from "#gen/agentmesh/tool/v1/tool_service_pb.ts";
+import type { Subscription } from "#platform/bus/bus.ts";
 import type { Module, Running } from "#platform/module/module.ts";
 import type { CodeTool } from "#platform/plugin/define-tool.ts";
 import { type LoadedPlugins, loadPlugins } from "#platform/plugin/load-plugins.ts";
 import type { ProviderOverrides } from "#platform/plugin/provider.ts";
+import { IDEMPOTENCY_KEPT_HOURS } from "#platform/postgres/idempotency.ts";
 import { calculator } from "./builtin/calculator.ts";
 import { commerceTools } from "./builtin/commerce/tools.ts";
 import { currentTime } from "./builtin/current-time.ts";
@@ -15,7 +17,10 @@ import { Journal } from "./domain/journal.ts";
 import { ToolRegistry } from "./domain/registry.ts";
 import { Tools } from "./domain/tools.ts";
 import { createToolEvents } from "./events.ts";
+import { followErasures } from "./follow-erasures.ts";
 import { toolExecutionHandler, toolHandler } from "./handler.ts";
+import { ErasureStore } from "./store/erasure-store.ts";
+import { IdempotencyKeys } from "./store/idempotency-keys.ts";
 import { JournalStore } from "./store/journal-store.ts";
 import { OrderStore } from "./store/order-store.ts";
 import { OutputStore } from "./store/output-store.ts";
@@ -25,6 +30,8 @@ import { TransferStore } from "./store/transfer-store.ts";
 import { Sweeper } from "./sweeper.ts";
 
 const SWEEP_EVERY_MS = 60 * 60_000;
+/** Longer than any call, with what a tool that is left behind may take: then nothing of an erased session is under way. */
+const LATE_CALLS_MS = 60 * 60_000;
 
 /** What a test gives to the module beside its own. */
 export interface ToolModuleOptions {
@@ -43,11 +50,12 @@ export function toolModule({ tools: further = [], overrides = new Map() }: ToolM
     services: [ToolService, ToolExecutionService],
     schema: { name: "tool", migrations: new URL("./store/migrations/", import.meta.url) },
     config: readToolConfig,
-    create(config, { log, metrics, database, pageTokens, limiter, instanceId }): Running {
+    create(config, { log, metrics, database, bus, pageTokens, limiter, instanceId }): Running {
       const { abandonAfterMs, todoMaxItems, outputRetentionMs, journalRetentionMs, pluginModules } = config;
       const todos = new TodoStore(database);
       const outputs = new OutputStore(database);
       const entries = new JournalStore(database);
+      const erasures = new ErasureStore(database);
       const registry = new ToolRegistry([
         currentTime(),
         calculator,
@@ -74,9 +82,12 @@ export function toolModule({ tools: further = [], overrides = new Map() }: ToolM
       const kept = [
         { name: "outputs", store: outputs, retentionMs: outputRetentionMs },
         { name: "journal", store: entries, retentionMs: journalRetentionMs },
+        { name: "request_keys", store: new IdempotencyKeys(database), retentionMs: IDEMPOTENCY_KEPT_HOURS * 3_600_000 },
+        { name: "late_calls", store: erasures, retentionMs: LATE_CALLS_MS },
       ];
       const sweeper = new Sweeper({ kept, everyMs: SWEEP_EVERY_MS, log });
       let plugins: LoadedPlugins | undefined;
+      let following: Subscription | undefined;
       return {
         routes(router) {
           router.service(ToolService, toolHandler(tools));
@@ -87,10 +98,12 @@ export function toolModule({ tools: further = [], overrides = new Map() }: ToolM
             log.warn({ event: "plugin.unload_failed", resource: plugin, err: error }, "a plugin could not let go");
           plugins = await loadPlugins(pluginModules, { signal, onUnloadFailed });
           for (const plugin of plugins.plugins) registry.add(plugin.tools);
+          following = await followErasures(bus, erasures);
           sweeper.start();
         },
         drain: (signal) => tools.drain(signal),
         async stop() {
+          await following?.unsubscribe();
           await sweeper.stop();
           await plugins?.unload();
         },

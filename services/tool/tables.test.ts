@@ -11,7 +11,16 @@ describe("the tool service's tables", { skip: skipWithoutPostgres() }, () => {
     const tables = await assertTenantTablesProtected(database.db);
     const demo = ["demo_order_items", "demo_orders", "demo_transfers"];
     const platform = ["idempotency_keys", "outbox"];
-    const names = ["audit", ...demo, ...platform, "session_todos", "tool_calls", "tool_journal", "tool_outputs"];
+    const names = [
+      "audit",
+      ...demo,
+      "erased_sessions",
+      ...platform,
+      "session_todos",
+      "tool_calls",
+      "tool_journal",
+      "tool_outputs",
+    ];
     assert.deepEqual(
       tables.filter((table) => table.startsWith("tool.")),
       names.map((name) => `tool.${name}`),

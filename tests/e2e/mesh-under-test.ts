@@ -4,7 +4,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe } from "node:test";
 import { fileURLToPath } from "node:url";
+import pg from "pg";
 import { MODULES } from "#mesh/modules.ts";
+import type { Query } from "#platform/testing/find-text.ts";
 import { type ModelServer, startModelServer } from "#platform/testing/model-server/server.ts";
 import { privateNats } from "#platform/testing/private-nats.ts";
 import { skipWithoutPostgres, testDatabase } from "#platform/testing/private-postgres.ts";
@@ -24,6 +26,8 @@ export interface MeshUnderTest {
   readonly model: ModelServer;
   /** The processes by name: `all`, or `gateway`, `auth`, `agent`, `agent-2`, … */
   readonly processes: ReadonlyMap<string, SpawnedProcess>;
+  /** One statement behind the mesh's back, as the database's superuser. */
+  readonly query: Query;
   /** Starts one more gateway, which is given this replica of the agent service. Distributed only; ends with the mesh. */
   gatewayTo(agent: string): Promise<SpawnedProcess>;
   stop(): Promise<void>;
@@ -78,7 +82,8 @@ async function startEmbedded(settings: Record<string, string>): Promise<MeshUnde
   });
   undo.defer(async () => void (await all.stop()));
   const adminKey = (await readFile(join(dataDir, "admin-key"), "utf8")).trim();
-  return meshOf("embedded", all.baseUrl, adminKey, model, [all], undo.move());
+  const query = queryOf(await embeddedDatabase(dataDir));
+  return { ...meshOf("embedded", all.baseUrl, adminKey, model, [all], undo.move()), query };
 }
 
 async function startDistributed(settings: Record<string, string>): Promise<MeshUnderTest> {
@@ -131,6 +136,7 @@ async function startDistributed(settings: Record<string, string>): Promise<MeshU
   const owned = undo.move();
   return {
     ...meshOf("distributed", gateway.baseUrl, adminKey, model, [...started.values()], owned),
+    query: queryOf({ connectionString: database.superuserUrl }),
     async gatewayTo(agent) {
       const url = started.get(agent)?.baseUrl ?? "";
       const another = await spawnMesh(`gateway to ${agent}`, { ...gatewaySettings, AGENTMESH_AGENT_URL: url });
@@ -157,7 +163,7 @@ function meshOf(
   model: ModelServer,
   processes: readonly SpawnedProcess[],
   owned: AsyncDisposableStack,
-): MeshUnderTest {
+): Omit<MeshUnderTest, "query"> {
   return {
     mode,
     baseUrl,
@@ -166,5 +172,25 @@ function meshOf(
     processes: new Map(processes.map((process) => [process.name, process])),
     gatewayTo: () => Promise.reject(new Error("the embedded mesh is one process")),
     stop: () => owned.disposeAsync(),
+  };
+}
+
+/** Where a mesh's own PostgreSQL listens: the server has written it down. */
+async function embeddedDatabase(dataDir: string): Promise<pg.ClientConfig> {
+  const home = join(dataDir, "postgres");
+  const [, , , , socket = ""] = (await readFile(join(home, "data/postmaster.pid"), "utf8")).split("\n");
+  const { superuser } = JSON.parse(await readFile(join(home, "credentials.json"), "utf8"));
+  return { host: socket, user: "postgres", password: superuser, database: "agentmesh" };
+}
+
+function queryOf(connection: pg.ClientConfig): Query {
+  return async (sql, params) => {
+    const client = new pg.Client(connection);
+    await client.connect();
+    try {
+      return (await client.query(sql, [...params])).rows;
+    } finally {
+      await client.end();
+    }
   };
 }

@@ -196,7 +196,8 @@ export class RunScribe {
           type: "session.escalated",
           resource: sessionId,
           sessionId,
-          details: { run_id: runId, priority, reason },
+          // Why is on the session: audit rows outlive it.
+          details: { run_id: runId, priority },
         });
       },
     });

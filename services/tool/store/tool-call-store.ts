@@ -33,6 +33,7 @@ export class ToolCallStore {
     const args = maskJson(executed.args ?? null);
     const resultLength = lengthOf(result);
     const duration = Math.round(durationMs);
+    const executionId = newId("exe");
     const options = { signal: AbortSignal.timeout(WRITE_WITHIN_MS), deadline: Date.now() + WRITE_WITHIN_MS };
     return this.#database.tenant(
       call.principal.tenantId,
@@ -42,7 +43,7 @@ export class ToolCallStore {
              result_length, is_error, outcome, duration_ms)
            VALUES (agentmesh.current_tenant(), $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
           [
-            newId("exe"),
+            executionId,
             ...[runId, sessionId, agentId, callId].map(storable),
             tool,
             jsonText(args),
@@ -56,7 +57,8 @@ export class ToolCallStore {
           type: auditType(outcome),
           resource: tool,
           sessionId: storable(sessionId),
-          details: { run_id: runId, call_id: callId, agent_id: agentId, outcome, arguments: args },
+          // What was said is in the call's row: audit rows outlive sessions.
+          details: { execution_id: executionId, run_id: runId, call_id: callId, agent_id: agentId, outcome },
           resultLength,
           durationMs,
         });
