@@ -82,7 +82,7 @@ async function startEmbedded(settings: Record<string, string>): Promise<MeshUnde
   });
   undo.defer(async () => void (await all.stop()));
   const adminKey = (await readFile(join(dataDir, "admin-key"), "utf8")).trim();
-  const query = queryOf(await embeddedDatabase(dataDir));
+  const query = queryOf(await embeddedDatabase(dataDir), undo);
   return { ...meshOf("embedded", all.baseUrl, adminKey, model, [all], undo.move()), query };
 }
 
@@ -136,7 +136,7 @@ async function startDistributed(settings: Record<string, string>): Promise<MeshU
   const owned = undo.move();
   return {
     ...meshOf("distributed", gateway.baseUrl, adminKey, model, [...started.values()], owned),
-    query: queryOf({ connectionString: database.superuserUrl }),
+    query: queryOf({ connectionString: database.superuserUrl }, owned),
     async gatewayTo(agent) {
       const url = started.get(agent)?.baseUrl ?? "";
       const another = await spawnMesh(`gateway to ${agent}`, { ...gatewaySettings, AGENTMESH_AGENT_URL: url });
@@ -183,14 +183,10 @@ async function embeddedDatabase(dataDir: string): Promise<pg.ClientConfig> {
   return { host: socket, user: "postgres", password: superuser, database: "agentmesh" };
 }
 
-function queryOf(connection: pg.ClientConfig): Query {
-  return async (sql, params) => {
-    const client = new pg.Client(connection);
-    await client.connect();
-    try {
-      return (await client.query(sql, [...params])).rows;
-    } finally {
-      await client.end();
-    }
-  };
+/** Statements on one connection, which is closed before what `owned` holds so far. */
+function queryOf(connection: pg.PoolConfig, owned: AsyncDisposableStack): Query {
+  const pool = new pg.Pool({ ...connection, max: 1 });
+  pool.on("error", () => {});
+  owned.defer(() => pool.end());
+  return async (sql, params) => (await pool.query(sql, [...params])).rows;
 }
