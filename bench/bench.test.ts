@@ -1,6 +1,9 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import { RESUMED } from "./measures/resume.ts";
+import { WEIGHED } from "./measures/stored.ts";
 import { PLANS } from "./plan.ts";
+import { kindOf, preciseCpuMicros } from "./precise-cpu.ts";
 import { insertTable, table } from "./report.ts";
 import { runBench } from "./run-bench.ts";
 import { quantile, spread } from "./statistics.ts";
@@ -26,13 +29,36 @@ describe("the bench", () => {
     for (const { target, result } of round.throughput) assert.ok(result.turnsPerSecond > 0, target);
     for (const { target, result } of round.paced) assert.ok(result.eventP99 >= result.eventP50, target);
     assert.ok(round.unary.restP50 > 0 && round.unary.connectP50 > 0);
+    // Begun, the step and its message, their ends, the end.
+    assert.equal(round.events.durablePerRun, 5);
+    assert.ok(round.events.shownPerRun >= 2 && round.events.shownPerSecond > 0 && round.events.durablePerSecond > 0);
+    assert.ok(round.background.runsPerSecond > 0 && round.background.endedP99 >= round.background.endedP50);
+    assert.deepEqual(
+      round.resume.map(({ run }) => run),
+      Object.keys(RESUMED),
+    );
+    for (const { run, result } of round.resume) assert.ok(result.caughtUpP50 >= result.firstP50, run);
+    const missed = new Map(round.resume.map(({ run, result }) => [run, result.missed]));
+    assert.ok((missed.get("long") ?? 0) > 50, "a run of many steps has many events");
+    assert.equal(missed.get("live"), 1, "of a live run only its first step was missed");
+    assert.deepEqual(
+      results.stored.map(({ turn }) => turn),
+      Object.keys(WEIGHED),
+    );
+    for (const { turn, result } of results.stored) {
+      const rowsOf = (name: string) => result.find(({ table }) => table === name)?.rows;
+      assert.equal(rowsOf("runs"), 1, turn);
+      assert.equal(rowsOf("sessions"), 1, turn);
+      assert.equal(rowsOf("model_calls"), turn === "tool" ? 2 : 1, turn);
+    }
     assert.ok(results.creates.every(({ createsPerSecond }) => createsPerSecond > 0));
     assert.deepEqual(
       results.open.map(({ target }) => target),
       plan.open.targets,
     );
     const text = table(results);
-    for (const label of Object.values(TARGETS)) assert.ok(text.includes(`| ${label} |`), label);
+    for (const label of [...Object.values(TARGETS), ...Object.values(RESUMED), ...Object.values(WEIGHED)])
+      assert.ok(text.includes(`| ${label} |`), label);
     assert.doesNotMatch(text, /NaN|Infinity|undefined/);
   });
 
@@ -40,6 +66,17 @@ describe("the bench", () => {
     const before = "a\n<!-- bench:start -->\nold\n<!-- bench:end -->\nb\n";
     assert.equal(insertTable(before, "new"), "a\n<!-- bench:start -->\nnew\n<!-- bench:end -->\nb\n");
     assert.throws(() => insertTable("no markers", "new"), /bench:start/);
+  });
+
+  test("counts CPU time by the kind of PostgreSQL's processes", async () => {
+    const before = preciseCpuMicros(process.pid);
+    for (const until = performance.now() + 20; performance.now() < until; );
+    assert.ok(preciseCpuMicros(process.pid) - before > 1_000);
+    assert.equal(kindOf("postgres: agentmesh agentmesh [local] idle"), "backend");
+    assert.equal(kindOf("postgres: autovacuum launcher "), "autovacuum launcher");
+    assert.equal(kindOf("postgres: io worker 2"), "io worker");
+    assert.equal(kindOf("/usr/lib/postgresql/bin/postgres -D data"), "postmaster");
+    assert.equal(kindOf("node mesh/main.ts"), "other");
   });
 
   test("takes the median between the two values in the middle", () => {

@@ -23,6 +23,14 @@ export interface Plan {
   readonly creates: { readonly concurrency: number; readonly windows: number; readonly windowMs: number };
   /** Calls of each face, one after the other, in each round. */
   readonly unaryCalls: number;
+  /** Runs whose events are counted, in each round; their model writes piece by piece. */
+  readonly events: { readonly lanes: number; readonly deltas: number; readonly windowMs: number };
+  /** Background runs that are begun and waited for, in each round. */
+  readonly background: { readonly lanes: number; readonly windowMs: number };
+  /** Readers that come back to each kind of run, one after the other, in each round. */
+  readonly resume: { readonly calls: number };
+  /** Runs of each kind whose rows are weighed, once. */
+  readonly stored: { readonly runs: number };
   /** Pin the servers to core 0 and all else to core 1. */
   readonly pin: boolean;
 }
@@ -38,6 +46,10 @@ const FULL: Plan = {
   open: { streams: 500, samples: 3, targets: ["relay", "grpc", "connect", "sse"] },
   creates: { concurrency: 16, windows: 5, windowMs: 1_500 },
   unaryCalls: 500,
+  events: { lanes: 16, deltas: 200, windowMs: 2_500 },
+  background: { lanes: 16, windowMs: 2_500 },
+  resume: { calls: 200 },
+  stored: { runs: 1_000 },
   pin: true,
 };
 
@@ -52,6 +64,10 @@ const QUICK: Plan = {
   open: { ...FULL.open, streams: 300, samples: 1 },
   creates: { concurrency: 16, windows: 3, windowMs: 1_000 },
   unaryCalls: 200,
+  events: { ...FULL.events, windowMs: 1_000 },
+  background: { ...FULL.background, windowMs: 1_000 },
+  resume: { calls: 100 },
+  stored: { runs: 300 },
 };
 
 /** Only shows that everything runs; its figures mean nothing. */
@@ -66,6 +82,10 @@ const SMOKE: Plan = {
   open: { streams: 4, samples: 1, targets: ["relay"] },
   creates: { concurrency: 2, windows: 1, windowMs: 50 },
   unaryCalls: 3,
+  events: { lanes: 2, deltas: 3, windowMs: 50 },
+  background: { lanes: 2, windowMs: 50 },
+  resume: { calls: 2 },
+  stored: { runs: 3 },
   pin: false,
 };
 

@@ -40,6 +40,8 @@ export interface StartOptions {
 /** The service, with its administrator's key. */
 export interface Service extends Server {
   readonly key: string;
+  /** Where its PostgreSQL, state and all, is kept. */
+  readonly dataDir: string;
 }
 
 /** Whether processes can be pinned here: two cores and util-linux's taskset. */
@@ -92,7 +94,7 @@ export async function startService(modelUrl: string, options: StartOptions): Pro
   const pid = child.tied.pid ?? 0;
   if (pinned) pin(descendants(pid), OTHER_CORE);
   const owned = undo.move();
-  return { url, pid, key, output: child.output, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+  return { url, pid, key, dataDir, output: child.output, [Symbol.asyncDispose]: () => owned.disposeAsync() };
 }
 
 function flags({ inspected = false }: StartOptions): string[] {

@@ -1,3 +1,5 @@
+import { RESUMED, type Resume, type Resumed } from "./measures/resume.ts";
+import { WEIGHED } from "./measures/stored.ts";
 import type { Results, Round } from "./run-bench.ts";
 import { type Spread, spread } from "./statistics.ts";
 import { TARGETS, type TargetName } from "./target.ts";
@@ -28,7 +30,7 @@ export function table(results: Results): string {
     ...plan.deltas.map((deltas) => throughputTable(results, deltas, names)),
     pacedTable(results, names),
   ];
-  return [...parts, otherTable(results)].join("\n\n");
+  return [...parts, resumeTable(results), storedTable(results), otherTable(results)].join("\n\n");
 }
 
 function throughputTable(results: Results, deltas: number, names: readonly TargetName[]): string {
@@ -70,6 +72,41 @@ function pacedTable(results: Results, names: readonly TargetName[]): string {
   return grid([`${results.plan.paced.streams} paced streams`, ...columns], rows);
 }
 
+function resumeTable(results: Results): string {
+  const cell = (run: Resumed, pick: (of: Resume) => number) =>
+    show(over(results, (round) => pick(measured(round.resume.find((one) => one.run === run)?.result, RESUMED[run]))));
+  const rows = (Object.keys(RESUMED) as Resumed[]).map((run) => [
+    RESUMED[run],
+    cell(run, (of) => of.missed),
+    cell(run, (of) => of.firstP50),
+    cell(run, (of) => of.firstP99),
+    cell(run, (of) => of.caughtUpP50),
+    cell(run, (of) => of.caughtUpP99),
+  ]);
+  return grid(
+    ["A reader comes back to", "events missed", "ms to the first, p50", "p99", "to caught_up, p50", "p99"],
+    rows,
+  );
+}
+
+/** Tables in the order of what the first kind of turn costs them. */
+function storedTable({ stored }: Results): string {
+  const tables = [...new Set(stored.flatMap(({ result }) => result.map(({ table }) => table)))];
+  const rows = stored.map(({ turn, result }) => {
+    const all = { grown: 0, bytes: 0 };
+    for (const { grown, bytes } of result) {
+      all.grown += grown;
+      all.bytes += bytes;
+    }
+    const cells = tables.map((table) => {
+      const found = result.find((one) => one.table === table);
+      return found === undefined ? "" : `${number(found.grown)} (${number(found.rows)})`;
+    });
+    return [WEIGHED[turn], `${number(all.grown)} for ${number(all.bytes)} of rows`, ...cells];
+  });
+  return grid(["PostgreSQL, bytes per run (rows)", "all tables", ...tables], rows);
+}
+
 function otherTable(results: Results): string {
   const kib = (name: TargetName) => {
     const found = results.open.filter(({ target }) => target === name).map(({ result }) => result);
@@ -82,6 +119,19 @@ function otherTable(results: Results): string {
   const { creates } = results;
   const rows = [
     ...memory,
+    [
+      `durable events/s, ${durablePerRun(results)} of each run`,
+      show(over(results, ({ events }) => events.durablePerSecond)),
+    ],
+    [
+      `events shown/s, ${results.plan.events.deltas} deltas each`,
+      show(over(results, ({ events }) => events.shownPerSecond)),
+    ],
+    ["CPU µs per event shown", show(over(results, ({ events }) => events.cpuPerShown))],
+    ["background runs/s, from the call to the end seen", show(over(results, (of) => of.background.runsPerSecond))],
+    ["ms until a background run's end is seen, p50", show(over(results, (of) => of.background.endedP50))],
+    ["CPU µs per background run and its reader", show(over(results, (of) => of.background.cpuPerRun))],
+    ["PostgreSQL's µs per background run and its reader", show(over(results, (of) => of.background.backendCpuPerRun))],
     ["run creates/s with durable acknowledgement", show(spread(creates.map((of) => of.createsPerSecond)))],
     ["ms until a run is acknowledged, p50", show(spread(creates.map((of) => of.p50)))],
     ["CPU µs per run create", show(spread(creates.map((of) => of.cpuPerCreate)))],
@@ -98,13 +148,22 @@ function cellOf(round: Round, name: TargetName, deltas: number, concurrency: num
   const found = round.throughput.find(
     (one) => one.target === name && one.deltas === deltas && one.concurrency === concurrency,
   );
-  if (found === undefined) throw new Error(`${name} was not measured`);
-  return found;
+  return measured(found, name);
 }
 
 function slowOf(round: Round, name: TargetName): Slow {
-  const found = round.paced.find(({ target }) => target === name);
-  if (found === undefined) throw new Error(`${name} was not measured`);
+  return measured(
+    round.paced.find(({ target }) => target === name),
+    name,
+  );
+}
+
+function durablePerRun(results: Results): string {
+  return number(over(results, ({ events }) => events.durablePerRun).median);
+}
+
+function measured<T>(found: T | undefined, what: string): T {
+  if (found === undefined) throw new Error(`${what} was not measured`);
   return found;
 }
 
@@ -121,6 +180,7 @@ function times(name: TargetName, ratio: number): string {
 }
 
 function number(value: number): string {
+  if (Number.isInteger(value)) return String(value);
   const digits = Math.abs(value) >= 100 ? 0 : Math.abs(value) >= 10 ? 1 : 2;
   return value.toFixed(digits);
 }

@@ -1,8 +1,12 @@
 import { cpus } from "node:os";
 import { collectGarbage } from "./collect-garbage.ts";
+import { type Background, background } from "./measures/background.ts";
 import { type Creates, creates } from "./measures/creates.ts";
+import { type Events, events } from "./measures/events.ts";
 import { type OpenStreams, openStreams } from "./measures/open-streams.ts";
 import { type Paced, paced } from "./measures/paced.ts";
+import { type Resume, type Resumed, resume } from "./measures/resume.ts";
+import { type StoredRows, stored, type Weighed } from "./measures/stored.ts";
 import { type Throughput, throughput } from "./measures/throughput.ts";
 import { type Unary, unary } from "./measures/unary.ts";
 import type { Plan } from "./plan.ts";
@@ -42,6 +46,7 @@ export interface Results {
   readonly plan: Plan;
   readonly rounds: readonly Round[];
   readonly creates: readonly Creates[];
+  readonly stored: readonly { readonly turn: Weighed; readonly result: readonly StoredRows[] }[];
   readonly open: readonly { readonly target: TargetName; readonly result: OpenStreams }[];
 }
 
@@ -54,6 +59,9 @@ export interface Round {
   }[];
   readonly paced: readonly { readonly target: TargetName; readonly result: Paced }[];
   readonly unary: Unary;
+  readonly events: Events;
+  readonly background: Background;
+  readonly resume: readonly { readonly run: Resumed; readonly result: Resume }[];
 }
 
 /**
@@ -69,7 +77,7 @@ export async function runBench(plan: Plan, say: (line: string) => void): Promise
   const pinned = plan.pin && canPin();
   if (pinned) pin([process.pid], OTHER_CORE);
   await using model = await startModel({ pinned });
-  const rounds = await alternate(plan, model, pinned, say);
+  const { rounds, weighed } = await alternate(plan, model, pinned, say);
   say("run creates");
   const created = await onFreshService(model, pinned, plan, (service) => creates(service, plan.creates));
   const open: Results["open"][number][] = [];
@@ -95,11 +103,17 @@ export async function runBench(plan: Plan, say: (line: string) => void): Promise
     plan,
     rounds,
     creates: created,
+    stored: weighed,
     open,
   };
 }
 
-async function alternate(plan: Plan, model: Server, pinned: boolean, say: (line: string) => void): Promise<Round[]> {
+async function alternate(
+  plan: Plan,
+  model: Server,
+  pinned: boolean,
+  say: (line: string) => void,
+): Promise<{ rounds: Round[]; weighed: Results["stored"] }> {
   await using relay = await startRelay(model.url, { pinned });
   await using service = await startService(model.url, { pinned });
   const targets = targetsOf(model, relay, service);
@@ -112,7 +126,8 @@ async function alternate(plan: Plan, model: Server, pinned: boolean, say: (line:
     say(`round ${i + 1} of ${plan.rounds}`);
     rounds.push(await round(plan, i % 2 === 0 ? targets : targets.toReversed(), service, pinned));
   }
-  return rounds;
+  say("bytes per run");
+  return { rounds, weighed: await stored(service, plan.stored) };
 }
 
 /** Answers of every size, whole and piece by piece, since each takes another way through the code. */
@@ -139,7 +154,14 @@ async function round(plan: Plan, targets: readonly Target[], service: Service, p
   }
   const slow: Round["paced"][number][] = [];
   for (const target of targets) slow.push({ target: target.name, result: await paced(target, plan.paced) });
-  return { throughput: measured, paced: slow, unary: await unary(service, plan.unaryCalls) };
+  return {
+    throughput: measured,
+    paced: slow,
+    unary: await unary(service, plan.unaryCalls),
+    events: await events(service, plan.events),
+    background: await background(service, plan.background),
+    resume: await resume(service, plan.resume),
+  };
 }
 
 async function onFreshService<T>(
@@ -168,7 +190,7 @@ async function memoryOf(name: TargetName, model: Server, pinned: boolean, plan: 
   };
   if (name === "relay") {
     await using relay = await startRelay(model.url, { pinned, inspected: true });
-    return await measure(relay, { ...relay, key: "" });
+    return await measure(relay, { ...relay, key: "", dataDir: "" });
   }
   await using service = await startService(model.url, { pinned, inspected: true });
   return await measure(service, service);

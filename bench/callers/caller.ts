@@ -16,6 +16,8 @@ export interface TurnOptions {
 export interface TurnSeen {
   /** From the request to the first piece of text, in milliseconds. */
   readonly firstMs: number;
+  /** Messages that came, where the face counts them. */
+  readonly messages?: number;
 }
 
 /** A turn that did not end as it should. */

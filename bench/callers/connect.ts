@@ -20,7 +20,8 @@ export function connectCaller(name: string, url: string, key?: string): Caller {
         problem: () => (envelopes.end === "{}" ? envelopes.problem() : `a stream ended with ${envelopes.end}`),
       };
       const body = chatEnvelope(message, options);
-      return { firstMs: await postStream(agent, `${url}${CHAT_STREAM_PATH}`, headers, body, reader, options) };
+      const firstMs = await postStream(agent, `${url}${CHAT_STREAM_PATH}`, headers, body, reader, options);
+      return { firstMs, messages: envelopes.messages };
     },
     [Symbol.asyncDispose]: () => agent.destroy(),
   };

@@ -13,6 +13,12 @@ export class Envelopes {
   messages = 0;
   /** The end-of-stream envelope of the Connect protocol, as text. */
   end: string | undefined;
+  readonly #onMessage: ((content: Buffer) => void) | undefined;
+
+  /** @param onMessage given each message, as it arrives */
+  constructor(onMessage?: (content: Buffer) => void) {
+    this.#onMessage = onMessage;
+  }
 
   feed(chunk: Buffer): boolean {
     let data = this.#rest.length === 0 ? chunk : Buffer.concat([this.#rest, chunk]);
@@ -25,6 +31,7 @@ export class Envelopes {
       } else {
         this.#newest = content;
         this.messages++;
+        this.#onMessage?.(content);
       }
       data = data.subarray(size);
     }
