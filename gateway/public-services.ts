@@ -1,4 +1,5 @@
 import type { DescMethod, DescService } from "@bufbuild/protobuf";
+import { ApprovalService } from "#gen/agentmesh/agent/v1/approval_service_pb.ts";
 import { ChatService } from "#gen/agentmesh/agent/v1/chat_service_pb.ts";
 import { RunService } from "#gen/agentmesh/agent/v1/run_service_pb.ts";
 import { SessionService } from "#gen/agentmesh/agent/v1/session_service_pb.ts";
@@ -14,6 +15,7 @@ import { isPublic } from "#platform/rpc/method-rules.ts";
 export const PUBLIC_SERVICES: readonly DescService[] = [
   ChatService,
   RunService,
+  ApprovalService,
   SessionService,
   AgentConfigService,
   TenantService,

@@ -1,5 +1,6 @@
 import { create, toBinary } from "@bufbuild/protobuf";
 import type { AgentEvent } from "#gen/agentmesh/agent/v1/agent_event_pb.ts";
+import { ApprovalService } from "#gen/agentmesh/agent/v1/approval_service_pb.ts";
 import { ChatService } from "#gen/agentmesh/agent/v1/chat_service_pb.ts";
 import { RunService } from "#gen/agentmesh/agent/v1/run_service_pb.ts";
 import { RunTailService } from "#gen/agentmesh/agent/v1/run_tail_service_pb.ts";
@@ -17,8 +18,12 @@ import { type LoadedPlugins, loadPlugins } from "#platform/plugin/load-plugins.t
 import { type Call, onward } from "#platform/rpc/call.ts";
 import { inject } from "#platform/telemetry/trace-context.ts";
 import { RunPool } from "./admission/run-pool.ts";
+import { Approvals } from "./approvals/approvals.ts";
+import { ApprovalExpiry } from "./approvals/expiry.ts";
+import type { Advanced } from "./approvals/suspended-run.ts";
 import type { AgentConfig } from "./config.ts";
 import { createAgentEvents } from "./events.ts";
+import { approvalHandler } from "./handlers/approval.ts";
 import { chatHandler } from "./handlers/chat.ts";
 import { runHandler } from "./handlers/run.ts";
 import { sessionHandler } from "./handlers/session.ts";
@@ -176,6 +181,12 @@ export function assembleAgent(config: AgentConfig, platform: Platform): AgentSer
     events,
     launch: (call, started) => runs.launch(call, started),
   });
+  const onAdvanced = ({ tenantId, newest, goesOn }: Advanced) => {
+    announce(tenantId, newest);
+    if (goesOn) reaper.nudge();
+  };
+  const approvals = new Approvals({ database, onAdvanced });
+  const expiry = new ApprovalExpiry({ database, everyMs: reaperMs, log, onAdvanced });
   const allFinished = () => Promise.all(liveRuns.all().map((run) => run.finished));
   const cancelAll = () => {
     for (const run of liveRuns.all()) run.controller.abort(new CancelRequest("shutdown"));
@@ -189,6 +200,7 @@ export function assembleAgent(config: AgentConfig, platform: Platform): AgentSer
     routes(router) {
       router.service(ChatService, chatHandler(runs));
       router.service(RunService, runHandler(runs, pageTokens));
+      router.service(ApprovalService, approvalHandler(approvals, pageTokens));
       router.service(SessionService, sessionHandler(sessions, pageTokens));
       router.service(RunTailService, tailHandler(runs));
     },
@@ -201,6 +213,7 @@ export function assembleAgent(config: AgentConfig, platform: Platform): AgentSer
       reaper.start();
       cleanUp.start();
       await queue.start();
+      expiry.start();
     },
     /**
      * Nothing new begins; watchers of others' runs go to other replicas; runs in flight may end by themselves. What is left
@@ -210,7 +223,7 @@ export function assembleAgent(config: AgentConfig, platform: Platform): AgentSer
     async drain(grace) {
       draining.abort();
       await queue.stop();
-      await Promise.all([reaper.stop(), cleanUp.stop()]);
+      await Promise.all([reaper.stop(), cleanUp.stop(), expiry.stop()]);
       const over = new Promise((resolve) => grace.addEventListener("abort", resolve, { once: true }));
       if (!grace.aborted) await Promise.race([allFinished(), over]);
       if (config.maxAttempts > 1) await liveRuns.handOver();
@@ -224,7 +237,7 @@ export function assembleAgent(config: AgentConfig, platform: Platform): AgentSer
       await within(allFinished(), LAST_WORDS_MS, () => new Error("late")).catch(() => {});
       remoteTails.close();
       await following?.unsubscribe();
-      await Promise.all([reaper.stop(), cleanUp.stop()]);
+      await Promise.all([reaper.stop(), cleanUp.stop(), expiry.stop()]);
       await pool[Symbol.asyncDispose]();
       await liveRuns.stop();
       await lateBookings.stop();

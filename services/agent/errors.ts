@@ -74,6 +74,36 @@ export function inputRefused(): AppError {
   });
 }
 
+/** The credential may not decide an approval: the run works for it (`own_run`), or for its user where another is needed (`own_user`). */
+export function approverNotAllowed(cause: "own_run" | "own_user"): AppError {
+  return new AppError({
+    code: Code.PermissionDenied,
+    reason: "APPROVER_NOT_ALLOWED",
+    message:
+      "Somebody else has to decide this: not the credential that the run works for, nor its user where two are needed.",
+    facts: { cause },
+  });
+}
+
+/** An approval was decided otherwise before. */
+export function approvalAlreadyResolved(state: string): AppError {
+  return new AppError({
+    code: Code.FailedPrecondition,
+    reason: "APPROVAL_ALREADY_RESOLVED",
+    message: "The approval was decided before, and otherwise. Read it again.",
+    facts: { state },
+  });
+}
+
+/** A decision came too late. */
+export function approvalExpired(): AppError {
+  return new AppError({
+    code: Code.FailedPrecondition,
+    reason: "APPROVAL_EXPIRED",
+    message: "The approval's time was over before it was decided, which counts as a denial.",
+  });
+}
+
 /** The owner of a run could not be asked to cancel it, and it has not lost the run in time. */
 export function ownerUnreachable(): AppError {
   return dependencyDown("the replica that works on the run");

@@ -9,14 +9,15 @@ import { queueEvents } from "./queue/queue-events.ts";
 import type { QueueEvents } from "./queue/run-queue.ts";
 import type { StartedRun } from "./runs/run-begin.ts";
 import type { RunEnd } from "./runs/run-end.ts";
+import type { RunPause } from "./runs/run-work.ts";
 
 /** One run as it is seen from outside: span, log lines and metrics. No method throws. */
 export interface ObservedRun {
   /** Runs the work inside the span `agent.query`. */
   run<T>(work: () => Promise<T>): Promise<T>;
   failed(error: unknown): void;
-  /** Without an end: the run was given up, and another process will end it. */
-  ended(end: RunEnd | undefined, usage: UsageSummary, iterations: number): void;
+  /** Without an end: the run was given up, and another process will end it. A run that waits is none yet for the metrics. */
+  ended(end: RunEnd | RunPause | undefined, usage: UsageSummary, iterations: number): void;
 }
 
 /** Business events of the agent service, under the design document's names. */
@@ -53,6 +54,12 @@ export function createAgentEvents(log: Log, metrics: Metrics): AgentEvents {
         },
         ended(end, usage, iterations) {
           const seconds = (performance.now() - startedAt) / 1000;
+          if (end?.kind === "suspended") {
+            measured.activeSessions.dec({ tenant_id });
+            log.info({ event: "agent.run.suspended", ...about }, "a run waits");
+            endSpan(span);
+            return;
+          }
           const succeeded = end !== undefined && end.kind !== "failed";
           const responseLength = end?.kind === "completed" ? end.response.length : 0;
           measured.activeSessions.dec({ tenant_id });

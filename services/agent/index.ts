@@ -1,3 +1,4 @@
+import { ApprovalService } from "#gen/agentmesh/agent/v1/approval_service_pb.ts";
 import { ChatService } from "#gen/agentmesh/agent/v1/chat_service_pb.ts";
 import { RunService } from "#gen/agentmesh/agent/v1/run_service_pb.ts";
 import { RunTailService } from "#gen/agentmesh/agent/v1/run_tail_service_pb.ts";
@@ -9,7 +10,7 @@ import { type AgentConfig, readAgentConfig } from "./config.ts";
 /** Conversations: sessions, chat turns, runs and their events. */
 export const agent: Module<AgentConfig> = {
   name: "agent",
-  services: [ChatService, RunService, SessionService, RunTailService],
+  services: [ChatService, RunService, ApprovalService, SessionService, RunTailService],
   schema: { name: "agent", migrations: new URL("./store/migrations/", import.meta.url) },
   config: readAgentConfig,
   create: assembleAgent,

@@ -4,6 +4,7 @@ import { MessageRole, type MessageSchema, type RunSchema } from "#gen/agentmesh/
 import type { SessionSchema } from "#gen/agentmesh/agent/v1/session_service_pb.ts";
 import { UsageSummarySchema } from "#gen/agentmesh/common/v1/usage_pb.ts";
 import { StatusSchema } from "#gen/google/rpc/status_pb.ts";
+import { awaitedToProto } from "./approvals/suspend-run.ts";
 import { contentToProto } from "./domain/run-input.ts";
 import { sessionEtag } from "./sessions/sessions.ts";
 import type { MessageRow } from "./store/message-store.ts";
@@ -24,6 +25,7 @@ export function runToProto(run: RunRow): MessageInitShape<typeof RunSchema> {
     createTime: timestampFromDate(run.create_time),
     updateTime: timestampFromDate(run.update_time),
     attempt: run.attempt,
+    awaiting: (run.awaiting ?? []).map(awaitedToProto),
     background: run.background,
     retryOf: run.retry_of ?? "",
     ...(run.deadline === null ? {} : { deadline: timestampFromDate(run.deadline) }),

@@ -20,7 +20,7 @@ export interface Actor {
   readonly texts: readonly string[];
 }
 
-export type OwnedKind = Extract<Kind, "tenant" | "session" | "run" | "agent" | "key" | "user">;
+export type OwnedKind = Extract<Kind, "tenant" | "session" | "run" | "agent" | "key" | "user" | "approval">;
 
 /** Two tenants as callers make them over REST: a victim, another user beside it, and a second tenant with a user and a machine. */
 export interface Actors {
@@ -36,6 +36,8 @@ const USER_SCOPES = [
   "agents:run",
   "sessions:write",
   "runs:write",
+  "approvals:read",
+  "approvals:resolve",
   "keys:write",
   "tools:read",
   "tools:invoke",
@@ -112,6 +114,7 @@ async function furnish(
     description: text,
   });
   await putProfile(owner, userId, text);
+  const approvals = [await askApproval(owner, text, bound), await askApproval(owner, text, bound)];
   return {
     name,
     key,
@@ -130,6 +133,7 @@ async function furnish(
       agent: [String(agent["agent_id"])],
       key: [String((spare["api_key"] as JsonObject)["api_key_id"])],
       user: [userId],
+      approval: approvals,
     },
     texts: [
       text,
@@ -140,8 +144,25 @@ async function furnish(
       String(running["run_id"]),
       sessionId,
       external,
+      ...approvals,
     ],
   };
+}
+
+/** A run that waits for leave, for the user if there is one; asked for by a credential that cannot decide itself. */
+async function askApproval(owner: RestClient, text: string, { user_id }: { user_id?: string }): Promise<string> {
+  const agent = await ask(owner, "POST", "/api/v1/tenants/me/agents", {
+    name: `careful ${randomUUID()}`,
+    tools: ["todo"],
+    approval_policy: { tools: ["todo"] },
+  });
+  const answer = await ask(owner, "POST", "/api/v1/chat", {
+    message: `${text} [[tool:todo {"action":"list"}]]`,
+    agent_id: agent["agent_id"],
+    ...(user_id === undefined ? {} : { end_user_id: user_id }),
+  });
+  const [pending] = answer["pending_approvals"] as JsonObject[];
+  return String(pending?.["approval_id"]);
 }
 
 /** What agents are told of a user, whom callers name as they like. */
@@ -187,6 +208,7 @@ export async function snapshot(baseUrl: string, { key, owns, principal }: Actor)
     ...owns.agent.map((id) => `/api/v1/tenants/me/agents/${id}`),
     ...owns.session.map((id) => `/api/v1/sessions/${id}/messages`),
     `/api/v1/runs/${owns.run[0]}/events?page_size=200`,
+    "/api/v1/approvals?page_size=200",
   ];
   const seen: unknown[] = [];
   for (const path of paths) seen.push(await ask(rest, "GET", path));

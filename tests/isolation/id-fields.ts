@@ -9,6 +9,7 @@ export type Kind =
   | "agent"
   | "key"
   | "user"
+  | "approval"
   | "page_token"
   | "etag"
   | "cursor"
@@ -24,6 +25,7 @@ const KINDS: Readonly<Record<string, Kind>> = {
   session_id: "session",
   external_id: "session",
   run_id: "run",
+  approval_id: "approval",
   active_run_id: "run",
   agent_id: "agent",
   api_key_id: "key",
@@ -87,6 +89,9 @@ const SAMPLES: Readonly<Record<string, string | readonly string[] | (() => strin
   scopes: ["sessions:read"],
   tool: "todo",
   arguments_json: '{"action":"list"}',
+  // Of what the approvals of actors.ts are about.
+  arguments_sha256: "584e7600815c4c752e42f8f3c00aa4bf1597f13bb08ed5de443b33097e1a1751",
+  decision: "APPROVAL_DECISION_DENY",
   call_id: "call_1",
   tool_id: "todo",
   credential: "am_live_x",

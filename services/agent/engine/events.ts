@@ -162,14 +162,21 @@ export type LoopOutcome =
   /** Not ended: a call waits; the step is open. */
   | "SUSPENDED";
 
+/** A call that has not been executed, with its arguments as they would be. */
+export interface WaitingCall {
+  callId: string;
+  name: string;
+  argumentsJson: string;
+}
+
 export interface LoopResult {
   outcome: LoopOutcome;
   /** The answer. Empty when the model gave none. */
   text: string;
   /** Of all model calls of this attempt, by provider and model. */
   usage: ModelUsage[];
-  /** With SUSPENDED: the calls without an outcome, in order. */
-  waiting?: string[];
+  /** With SUSPENDED: the calls without an outcome that are to be executed, in order. */
+  waiting?: WaitingCall[];
 }
 
 /** A notice with the fields that most leave empty. */

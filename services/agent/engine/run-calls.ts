@@ -1,7 +1,7 @@
 import type { ToolResultPart } from "../llm/chat-model.ts";
 import { capOutcome } from "./cap-outcome.ts";
 import { EventBuffer } from "./event-buffer.ts";
-import type { EngineEvent, ToolCallCompleted } from "./events.ts";
+import type { EngineEvent, ToolCallCompleted, WaitingCall } from "./events.ts";
 import type { PlannedCall } from "./tool-set.ts";
 import type { ExecuteTool, SuspendedCall, ToolCall, ToolOutcome } from "./tool-spec.ts";
 
@@ -23,8 +23,8 @@ export interface CallsResult {
   results: ToolResultPart[];
   /** Set when a call ended the run: its answer. */
   done: string | undefined;
-  /** Calls without an outcome; the turn is not over then, and the results are not all. */
-  waiting: string[];
+  /** Calls to be executed that have no outcome; the turn is not over then, and the results are not all. */
+  waiting: WaitingCall[];
 }
 
 /**
@@ -50,8 +50,8 @@ export async function* runCalls(
     done = doneIn(batch);
   }
   if (suspended.size > 0 && done === undefined && !options.signal.aborted) {
-    const waiting = open.map(({ call }) => call.callId).filter((callId) => !outcomes.has(callId));
-    return { results: [], done, waiting };
+    const waiting = open.filter(({ action, call }) => action === "execute" && !outcomes.has(call.callId));
+    return { results: [], done, waiting: waiting.map(({ call }) => call) };
   }
   const results: ToolResultPart[] = [];
   for (const { call } of planned) {

@@ -9,6 +9,8 @@ export interface ToolSpec extends ModelTool {
   risk?: RiskClass;
   /** How many of its newest results the model keeps seeing in full, once it has seen them. Absent or 0: all. */
   ephemeral?: number;
+  /** True: people are asked when the outcome of a call is not known. */
+  asksWhenUnknown?: boolean;
 }
 
 /** A call whose arguments fit the tool's schema. */
@@ -33,6 +35,8 @@ export interface ToolOutcome {
   truncated?: boolean;
   /** Calls of this tool that are left in the current minute, where there is a limit. */
   callsLeft?: number;
+  /** True: nobody knows whether the call took effect; the content says so. */
+  unknown?: boolean;
   /** The tool hands the conversation to people. */
   escalation?: { reason: string; priority: EscalationPriority };
 }

@@ -1,5 +1,6 @@
 import { fromBinary } from "@bufbuild/protobuf";
 import type { Code, HandlerContext, ServiceImpl } from "@connectrpc/connect";
+import type { AgentEvent } from "#gen/agentmesh/agent/v1/agent_event_pb.ts";
 import type { ChatService } from "#gen/agentmesh/agent/v1/chat_service_pb.ts";
 import { RunState } from "#gen/agentmesh/agent/v1/run_pb.ts";
 import { UsageSummarySchema } from "#gen/agentmesh/common/v1/usage_pb.ts";
@@ -35,14 +36,19 @@ export function chatHandler(runs: Runs): ServiceImpl<typeof ChatService> {
       using opened = await runs.open(call, parseRunInput(request));
       tellRun(context, opened);
       const { run_id: runId } = opened.run;
-      const view = new ChatProjection({ runId, sessionId: opened.sessionId });
+      const view = new ChatProjection({ runId, sessionId: opened.sessionId, asOf: opened.run.last_seq });
       let over = false;
       try {
         for await (const frame of runs.watch(call, { runId, fresh: opened.fresh })) {
           if (frame.kind === "open_items") for (const event of view.opened(frame.open)) yield { event };
           if (frame.kind !== "event") continue;
           over = isTerminal(frame.event);
-          for (const event of view.of(frame.event)) yield { event };
+          for (const event of view.of(frame.event)) {
+            yield { event };
+            // A run that waits has not ended, but this stream has.
+            over ||= event.payload?.case === "final";
+          }
+          if (over) return;
         }
       } finally {
         if (!over && request.cancelOnDisconnect) leave(runs, call, runId);
@@ -56,19 +62,29 @@ function tellRun(context: HandlerContext, { run }: OpenedRun): void {
   context.responseHeader.set("location", `/api/v1/runs/${run.run_id}/events:stream`);
 }
 
-/** Waits for the terminal event, or until the longest wait is over. */
+/** Waits until the run has ended or waits itself, or until the longest wait is over. */
 async function ended(runs: Runs, call: Call, opened: OpenedRun, cancelOnDisconnect: boolean): Promise<void> {
   const remaining = (call.deadline ?? Number.POSITIVE_INFINITY) - Date.now() - ANSWER_MARGIN_MS;
   const patience = AbortSignal.timeout(Math.max(1, Math.min(CHAT_WAIT_MS, remaining)));
   const waiting = withSignal(call, AbortSignal.any([call.signal, patience]));
   const { run, fresh } = opened;
   try {
-    // Of a run that an earlier call began only the end is of interest.
-    for await (const _ of runs.watch(waiting, { runId: run.run_id, liveOnly: true, fresh, wants: () => false }));
+    if (run.state === RunState.SUSPENDED) return;
+    // Of a run that an earlier call began only what is to come is of interest.
+    const watched = { runId: run.run_id, afterSeq: run.last_seq, fresh, wants: isSuspension };
+    for await (const frame of runs.watch(waiting, watched)) {
+      if (frame.kind !== "event" || !isSuspension(frame.event)) continue;
+      // It may have gone on since.
+      if ((await runs.get(waiting, run.run_id)).state === RunState.SUSPENDED) return;
+    }
   } catch (error) {
     if (cancelOnDisconnect) leave(runs, call, run.run_id);
     if (!patience.aborted || call.signal.aborted) throw error;
   }
+}
+
+function isSuspension({ payload }: AgentEvent): boolean {
+  return payload.case === "runSuspended";
 }
 
 /** Cancels the run of a caller who has left, without the signal that said so. A stream that broke here is no leaving. */
@@ -94,8 +110,9 @@ async function chatResponse(runs: Runs, call: Call, opened: OpenedRun) {
     response: run.response,
     sessionId,
     runId: run.run_id,
-    state: isOver(run) ? run.state : RunState.RUNNING,
+    state: isOver(run) || run.state === RunState.SUSPENDED ? run.state : RunState.RUNNING,
     outcome: run.outcome,
+    ...(run.state === RunState.SUSPENDED && (await runs.pending(call, run))),
     ...(run.usage === null ? {} : { usage: fromBinary(UsageSummarySchema, run.usage) }),
   };
 }

@@ -5,6 +5,7 @@ import type { ChatEventSchema, OpenItems } from "#gen/agentmesh/agent/v1/chat_se
 import { RunState } from "#gen/agentmesh/agent/v1/run_pb.ts";
 import type { ContentPart } from "#gen/agentmesh/common/v1/content_pb.ts";
 import type { Status } from "#gen/google/rpc/status_pb.ts";
+import { PendingItems } from "./pending-items.ts";
 import { infoIn } from "./run-end.ts";
 
 export type ChatEventInit = MessageInitShape<typeof ChatEventSchema>;
@@ -14,6 +15,8 @@ export interface Turn {
   runId: string;
   /** The session id that the caller knows: its own UUID when it came with one. */
   sessionId: string;
+  /** How far the run had come when the stream began: it does not end with a wait that was over by then. */
+  asOf?: bigint;
 }
 
 /**
@@ -22,12 +25,16 @@ export interface Turn {
  * it joined late or lagged, comes with the message's end.
  */
 export class ChatProjection {
-  readonly #turn: Turn;
+  readonly #asOf: bigint;
+  readonly #ids: Pick<Turn, "runId" | "sessionId">;
+  readonly #pending = new PendingItems();
   /** Bytes that were shown of each message that is open. */
   readonly #shown = new Map<string, number>();
 
   constructor(turn: Turn) {
-    this.#turn = turn;
+    const { runId, sessionId, asOf = 0n } = turn;
+    this.#asOf = asOf;
+    this.#ids = { runId, sessionId };
   }
 
   /** The chat client's events for one of the run; none for what a chat client needs not see. */
@@ -64,20 +71,30 @@ export class ChatProjection {
         const { reason, message } = payload.value;
         return [{ seq, payload: { case: "notice", value: { reason, message } } }];
       }
+      case "approvalRequested": {
+        this.#pending.see(event);
+        const { $typeName: _name, $unknown: _unknown, argumentsJson: argsJson, ...asked } = payload.value;
+        return [{ seq, payload: { case: "approval", value: { ...asked, argsJson, callId: itemId } } }];
+      }
+      case "runSuspended": {
+        if (seq < this.#asOf) return [];
+        const value = { ...this.#ids, state: RunState.SUSPENDED, ...this.#pending.of(payload.value.awaiting) };
+        return [{ seq, payload: { case: "final", value } }];
+      }
       case "runCompleted": {
         const { response, usage, outcome } = payload.value;
-        const value = { content: response, response, ...this.#turn, state: RunState.COMPLETED, outcome };
+        const value = { content: response, response, ...this.#ids, state: RunState.COMPLETED, outcome };
         return [{ seq, payload: { case: "final", value: usage === undefined ? value : { ...value, usage } } }];
       }
       case "runCancelled": {
         const { usage } = payload.value;
-        const value = { ...this.#turn, state: RunState.CANCELLED };
+        const value = { ...this.#ids, state: RunState.CANCELLED };
         return [{ seq, payload: { case: "final", value: usage === undefined ? value : { ...value, usage } } }];
       }
       case "runFailed": {
         const { error, retry } = payload.value;
         const { code, reason, message } = failureOf(error);
-        return [{ seq, payload: { case: "error", value: { code, reason, message, retry, ...this.#turn } } }];
+        return [{ seq, payload: { case: "error", value: { code, reason, message, retry, ...this.#ids } } }];
       }
       default:
         return [];

@@ -1,6 +1,7 @@
 import { fromBinary } from "@bufbuild/protobuf";
 import { AgentEventSchema } from "#gen/agentmesh/agent/v1/agent_event_pb.ts";
 import type { Database } from "#platform/postgres/database.ts";
+import { approvalsOf } from "../store/approval-store.ts";
 import { type LedgerEntry, ledgerOf } from "../store/ledger-store.ts";
 import { sessionHistory } from "../store/message-store.ts";
 import { draftOf, eventsOfTypes, planOf } from "../store/resume-store.ts";
@@ -22,7 +23,7 @@ export interface LoadedRun {
 /** Reads a run that was taken over. Undefined when it is gone. */
 export async function loadRun(
   database: Database,
-  { tenantId, runId, leasedAt }: { tenantId: string; runId: string; leasedAt: number },
+  { tenantId, runId, leasedAt, cause }: { tenantId: string; runId: string; leasedAt: number; cause: string },
   signal: AbortSignal,
 ): Promise<LoadedRun | undefined> {
   const stored = await database.tenant(
@@ -31,20 +32,21 @@ export async function loadRun(
       const run = await runById(tx, runId);
       const session = run && (await sessionById(tx, run.session_id));
       if (run === undefined || session === undefined) return undefined;
-      const [plan, draft, booked, history, events] = await Promise.all([
+      const [plan, draft, booked, history, events, approvals] = await Promise.all([
         planOf(tx, runId),
         draftOf(tx, runId),
         ledgerOf(tx, runId),
         sessionHistory(tx, session),
         eventsOfTypes(tx, runId, WORK_EVENTS),
+        approvalsOf(tx, runId),
       ]);
-      return { run, session, plan, draft, booked, history, events };
+      return { run, session, plan, draft, booked, history, events, approvals };
     },
     // One moment of the run: its last owner may still be writing what the fence does not let through.
     { signal, readOnly: true, isolation: "repeatable read" },
   );
   if (stored === undefined) return undefined;
-  const { run, session, draft, booked, history } = stored;
+  const { run, session, draft, booked, history, approvals } = stored;
   const plan = stored.plan && fromStoredPlan(stored.plan);
   if (plan === undefined) return { run, booked, started: undefined };
   const events = stored.events.map((bytes) => fromBinary(AgentEventSchema, bytes));
@@ -64,7 +66,7 @@ export async function loadRun(
       historyOmitted: 0,
       notices: [],
       leasedAt,
-      resume: { work: storedWork(events, draft), booked },
+      resume: { work: storedWork(events, draft), booked, approvals, cause },
     },
   };
 }

@@ -40,10 +40,10 @@ export class MaskedOutput {
       case "tool_call_progress":
         return [{ ...event, message: mask(event.message) }];
       case "tool_call_requested":
-        return [{ ...event, argumentsJson: this.#json(event.argumentsJson) }];
+        return [{ ...event, argumentsJson: maskedJson(this.#rule, event.argumentsJson) }];
       case "tool_call_completed": {
         const content = event.content.map((part) => this.#part(part));
-        const structuredJson = event.structuredJson === "" ? "" : this.#json(event.structuredJson);
+        const structuredJson = event.structuredJson === "" ? "" : maskedJson(this.#rule, event.structuredJson);
         return [{ ...event, content, structuredJson }];
       }
       case "context_compacted":
@@ -88,26 +88,25 @@ export class MaskedOutput {
             // A thinking part goes back to its model unchanged, or not at all; it is never shown.
             if (part.type === "thinking") return part;
             if (part.type === "text") return { ...part, text: this.#rule.mask(part.text) };
-            return { ...part, argumentsJson: this.#json(part.argumentsJson) };
+            return { ...part, argumentsJson: maskedJson(this.#rule, part.argumentsJson) };
           }),
         };
     }
   }
+}
 
-  /** JSON text with every text and number in it masked; what is no JSON is masked as text. */
-  #json(json: string): string {
-    const { mask } = this.#rule;
-    try {
-      return JSON.stringify(
-        JSON.parse(json, (_key, value: unknown) => {
-          if (typeof value === "string") return mask(value);
-          if (typeof value !== "number") return value;
-          const masked = mask(String(value));
-          return masked === String(value) ? value : masked;
-        }),
-      );
-    } catch {
-      return mask(json);
-    }
+/** JSON text with every text and number in it masked; what is no JSON is masked as text. */
+export function maskedJson({ mask }: MaskRule, json: string): string {
+  try {
+    return JSON.stringify(
+      JSON.parse(json, (_key, value: unknown) => {
+        if (typeof value === "string") return mask(value);
+        if (typeof value !== "number") return value;
+        const masked = mask(String(value));
+        return masked === String(value) ? value : masked;
+      }),
+    );
+  } catch {
+    return mask(json);
   }
 }

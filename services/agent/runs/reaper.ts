@@ -4,7 +4,7 @@ import { failpoint } from "#platform/process/failpoint.ts";
 import type { Call } from "#platform/rpc/call.ts";
 import type { Log } from "#platform/telemetry/log.ts";
 import { LeaseLost } from "../errors.ts";
-import { claimExpired } from "../store/lease-store.ts";
+import { type ClaimedRun, claimExpired } from "../store/lease-store.ts";
 import { SEQ_BLOCK } from "../store/run-store.ts";
 import { settleUsage } from "./late-bookings.ts";
 import { type LoadedRun, loadRun } from "./load-run.ts";
@@ -47,17 +47,30 @@ export class Reaper {
   readonly #given = new AbortController();
   #timer: NodeJS.Timeout | undefined;
   #working: Promise<void> | undefined;
+  /** A round that is under way may have looked too early. */
+  #again = false;
 
   constructor(options: ReaperOptions) {
     this.#options = options;
   }
 
   start(): void {
-    this.#timer = setInterval(() => {
-      this.#working ??= this.reap().finally(() => {
-        this.#working = undefined;
-      });
-    }, this.#options.everyMs);
+    this.#timer = setInterval(() => this.#work(), this.#options.everyMs);
+  }
+
+  /** Looks at once: a run of which nobody had to wait for the end of a lease may be there. */
+  nudge(): void {
+    if (this.#stopped.signal.aborted) return;
+    this.#again = this.#working !== undefined;
+    this.#work();
+  }
+
+  #work(): void {
+    if (this.#working === undefined) this.#again = false;
+    this.#working ??= this.reap().finally(() => {
+      this.#working = undefined;
+      if (this.#again && !this.#stopped.signal.aborted) this.#work();
+    });
   }
 
   /** What it has taken and not ended is found again, by another process, when its own lease expires. */
@@ -78,9 +91,9 @@ export class Reaper {
         if (claimed.length > 0) failpoint("reaper.after-claim");
         // At the same time: their leases run while each of them is loaded.
         await Promise.all(
-          claimed.map(({ tenantId, runId }) =>
+          claimed.map((run) =>
             // One run that cannot be taken up must not keep the others.
-            this.#takeUp(tenantId, runId, leasedAt).catch((error: unknown) => this.#failed(error, { run_id: runId })),
+            this.#takeUp(run, leasedAt).catch((error: unknown) => this.#failed(error, { run_id: run.runId })),
           ),
         );
         signal.throwIfAborted();
@@ -96,10 +109,11 @@ export class Reaper {
     this.#options.log.warn({ err: error, ...about }, "agent.reaper.failed");
   }
 
-  async #takeUp(tenantId: string, runId: string, leasedAt: number): Promise<void> {
+  async #takeUp({ tenantId, runId, resumeCause }: ClaimedRun, leasedAt: number): Promise<void> {
     const { database, owner, maxAttempts } = this.#options;
     const { signal } = this.#stopped;
-    const loaded = await loadRun(database, { tenantId, runId, leasedAt }, signal);
+    const cause = resumeCause ?? "owner_lost";
+    const loaded = await loadRun(database, { tenantId, runId, leasedAt, cause }, signal);
     if (loaded === undefined || loaded.run.owner !== owner) return;
     const { run, started } = loaded;
     if (started === undefined) return this.#end(tenantId, loaded, ownerLost());
@@ -107,7 +121,7 @@ export class Reaper {
       return this.#end(tenantId, loaded, maxAttempts === 1 ? ownerLost() : poisoned(maxAttempts));
     }
     this.#options.takeUp(storedCall(run.principal, this.#given.signal), started);
-    this.#options.onTakenUp(tenantId, runId, run.attempt);
+    if (resumeCause === null) this.#options.onTakenUp(tenantId, runId, run.attempt);
   }
 
   async #end(tenantId: string, { run, booked }: LoadedRun, end: RunEnd): Promise<void> {

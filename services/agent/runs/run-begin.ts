@@ -15,6 +15,7 @@ import type { ResumedWork } from "../engine/loop-input.ts";
 import type { ModelMessage } from "../llm/chat-model.ts";
 import { ModelError } from "../llm/model-error.ts";
 import type { ChosenModels } from "../llm/routing.ts";
+import type { ApprovalRow } from "../store/approval-store.ts";
 import type { LedgerEntry } from "../store/ledger-store.ts";
 import { sessionHistory } from "../store/message-store.ts";
 import type { RunRow } from "../store/run-store.ts";
@@ -44,6 +45,17 @@ export interface FirstStep {
   model: string;
 }
 
+/** How far earlier attempts have come. */
+export interface Resumption {
+  work: ResumedWork;
+  /** What they have cost. */
+  booked: readonly LedgerEntry[];
+  /** What people were asked, in that order. */
+  approvals: readonly ApprovalRow[];
+  /** Why the run goes on: "owner_lost", or what it had waited for. */
+  cause: string;
+}
+
 /** A run that this call has begun, with all that its executor needs. */
 export interface StartedRun {
   kind: "started";
@@ -62,8 +74,8 @@ export interface StartedRun {
   history: ModelMessage[];
   /** Older messages of the session that are left out. */
   historyOmitted: number;
-  /** How far earlier attempts have come, and what they have cost; absent: this is the first. */
-  resume?: { work: ResumedWork; booked: readonly LedgerEntry[] };
+  /** Absent: this is the first attempt. */
+  resume?: Resumption;
   /** `performance.now()` before the lease was taken. */
   leasedAt: number;
   /** Leave to work on it; to be given back when that is over. */

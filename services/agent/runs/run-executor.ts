@@ -2,6 +2,7 @@ import type { Database } from "#platform/postgres/database.ts";
 import { failpoint } from "#platform/process/failpoint.ts";
 import { type Call, withSignal } from "#platform/rpc/call.ts";
 import { adapterOf } from "../adapters/adapters.ts";
+import { type PauseContext, suspendRun } from "../approvals/suspend-run.ts";
 import { LeaseLost } from "../errors.ts";
 import type { AgentEvents, ObservedRun } from "../events.ts";
 import type { Pricing } from "../llm/pricing.ts";
@@ -12,11 +13,11 @@ import { type EndContext, finishRun, internalFailure, type RunEnd } from "./run-
 import { endOf, RunTimeout } from "./run-failure.ts";
 import type { RunLog } from "./run-log.ts";
 import { RunScribe } from "./run-scribe.ts";
-import { type WorkDeps, work } from "./run-work.ts";
+import { type RunPause, type WorkDeps, work } from "./run-work.ts";
 import { UsageTotal } from "./usage-total.ts";
 
 export interface RunExecutor {
-  /** Works on a run until it has ended; never rejects. The call's signal ends the work with a CancelRequest or LeaseLost. */
+  /** Works on a run until it has ended or waits; never rejects. The call's signal ends the work with a CancelRequest or LeaseLost. */
   execute(call: Call, started: StartedRun, log: RunLog): Promise<void>;
 }
 
@@ -40,7 +41,7 @@ export function createExecutor(deps: ExecutorDeps): RunExecutor {
       const scribe = new RunScribe({ log, usage, pricing, call, begun: started.firstStep, hides });
       const observed = deps.events.runBegan(call, started);
       using reins = new Reins(call.signal, timeLeft(deps.runTimeoutMs, started.run));
-      let end: RunEnd;
+      let end: RunEnd | RunPause;
       try {
         const giveUp = (reason: Error) => reins.pull(reason);
         const at = { call: withSignal(call, reins.signal), started, log, scribe, giveUp };
@@ -60,9 +61,15 @@ export function createExecutor(deps: ExecutorDeps): RunExecutor {
       const shared = started.resume !== undefined && !lost;
       const total = shared ? await usageSoFar(database, fence, log.unbookedNow).catch(() => usage) : usage;
       const summary = total.summary();
-      const written = lost
-        ? undefined
-        : await writeEnd(log, end, { usage: summary, call, durationMs, run: started.run }, observed);
+      const context = {
+        usage: summary,
+        call,
+        durationMs,
+        run: started.run,
+        endUserId: started.session.end_user_id,
+        hides,
+      };
+      const written = lost ? undefined : await writeEnd(log, end, context, observed);
       log.feed.close();
       if (written === undefined) lateBookings.add({ tenantId: fence.tenantId, ids, calls: await log.unbooked() });
       else if (shared) await settleUsage(database, fence).catch(observed.failed);
@@ -77,19 +84,20 @@ function timeLeft(limitMs: number, { deadline }: Pick<RunRow, "deadline">): numb
 }
 
 /**
- * Writes the end. A log that broke on what was to be written before (content that the database refuses, a commit that was
+ * Writes the end, or that the run waits. A log that broke on what was to be written before (content that the database refuses, a commit that was
  * tried for too long) is opened once more for the terminal event alone. Undefined when that cannot be written either:
  * another process owns the run, or the database is away; then the reaper ends it.
  */
 async function writeEnd(
   log: RunLog,
-  end: RunEnd,
-  context: EndContext,
+  end: RunEnd | RunPause,
+  context: EndContext & PauseContext,
   observed: ObservedRun,
-): Promise<RunEnd | undefined> {
+): Promise<RunEnd | RunPause | undefined> {
   try {
     failpoint("run-executor.before-end");
-    await finishRun(log, end, context);
+    if (end.kind === "suspended") await suspendRun(log, end, context);
+    else await finishRun(log, end, context);
     failpoint("run-executor.after-end");
     return end;
   } catch (error) {
@@ -99,7 +107,7 @@ async function writeEnd(
   try {
     const step = await log.reopen();
     if (step > 0) log.append({ body: { payload: { case: "itemDiscarded", value: { step, cause: "not_stored" } } } });
-    const last = end.kind === "completed" ? internalFailure() : end;
+    const last = end.kind === "completed" || end.kind === "suspended" ? internalFailure() : end;
     await finishRun(log, last, context);
     return last;
   } catch {

@@ -9,7 +9,7 @@ import { LeaseLost } from "../errors.ts";
 import type { LedgerEntry } from "../store/ledger-store.ts";
 import type { NewMessage } from "../store/message-store.ts";
 import type { StepDraft } from "../store/resume-store.ts";
-import { type Fence, runById } from "../store/run-store.ts";
+import { type Awaited, type Fence, runById } from "../store/run-store.ts";
 import { type RunWrite, writeRun } from "../store/run-writes.ts";
 import { durableEvent, type EventBody, isTerminal, type RunIds, transientEvent } from "./event-envelope.ts";
 import { LiveFeed } from "./live-feed.ts";
@@ -43,6 +43,8 @@ export interface DurableEntry {
   messages?: readonly NewMessage[] | undefined;
   /** The end of the run, for its terminal event. */
   end?: RunWrite["end"];
+  /** What the run waits for from this event on; it is the last one of this owner's. */
+  suspend?: readonly Awaited[] | undefined;
   /** Writes what belongs to the event, in its transaction. */
   within?: ((tx: Tx) => Promise<void>) | undefined;
 }
@@ -206,7 +208,7 @@ export class RunLog {
     const newest = events.findLast(({ retention }) => retention === Retention.DURABLE);
     if (newest === undefined) return;
     this.#options.onCommitted(newest);
-    if (isTerminal(newest)) this.feed.close();
+    if (isTerminal(newest) || durables.some(({ suspend }) => suspend !== undefined)) this.feed.close();
   }
 
   /**
@@ -229,6 +231,7 @@ export class RunLog {
       openStep: durables.findLast((entry) => entry.openStep !== undefined)?.openStep,
       messages: durables.flatMap(({ messages }) => messages ?? []),
       end: durables.findLast(({ end }) => end !== undefined)?.end,
+      suspend: durables.findLast(({ suspend }) => suspend !== undefined)?.suspend,
     };
     const booked = this.#unbooked.length;
     if (booked > 0) write.calls = this.#unbooked.slice();

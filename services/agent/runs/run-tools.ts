@@ -20,8 +20,16 @@ export interface ToolCaller {
 /** The tools of one run, as the engine needs them. */
 export interface RunTools {
   readonly specs: readonly ToolSpec[];
-  /** Executes one call; its idempotency key is `run_id/call_id`, the same whenever this call is repeated. */
-  execute(call: Call, toolCall: ToolCall, onProgress: (progress: ToolProgress) => void): Promise<ToolOutcome>;
+  /**
+   * Executes one call; its idempotency key is `run_id/call_id`, the same whenever this call is repeated, unless people have
+   * decided that it is to be made anew under another one.
+   */
+  execute(
+    call: Call,
+    toolCall: ToolCall,
+    onProgress: (progress: ToolProgress) => void,
+    requestKey?: string,
+  ): Promise<ToolOutcome>;
   /** A part of an earlier output of the session; undefined: there is none of that call. */
   readOutput(call: Call, callId: string, offset: number): Promise<OutputPart | undefined>;
   /** Texts of the session's open todos; none where they cannot be asked for. */
@@ -54,8 +62,8 @@ export function openToolsOf(tools: Client<typeof ToolExecutionService>, answers:
         : await answers.get(call.principal, ["tools", ...names], () => describe(call, names));
     return {
       specs,
-      async execute(within, { callId, name, argumentsJson }, onProgress) {
-        const request = { ...caller, tool: name, argumentsJson, callId, requestId: `${caller.runId}/${callId}` };
+      async execute(within, { callId, name, argumentsJson }, onProgress, key = `${caller.runId}/${callId}`) {
+        const request = { ...caller, tool: name, argumentsJson, callId, requestId: key };
         const limit = (limits.get(name) ?? DEFAULT_TIMEOUT_MS) + MARGIN_MS;
         const frames = consume(
           (signal) => tools.executeTool(request, onward(withSignal(within, signal), limit)),

@@ -4,7 +4,9 @@ import type { Agent } from "#gen/agentmesh/config/v1/agent_config_service_pb.ts"
 import { newId } from "#platform/id.ts";
 import { failpoint } from "#platform/process/failpoint.ts";
 import { type Call, withSignal } from "#platform/rpc/call.ts";
-import type { EngineEvent } from "../engine/events.ts";
+import { Gates, type Pause } from "../approvals/gates.ts";
+import { approvalRules } from "../domain/approval-rules.ts";
+import type { EngineEvent, WaitingCall } from "../engine/events.ts";
 import { runLoop } from "../engine/loop.ts";
 import type { LoopInput } from "../engine/loop-input.ts";
 import type { LastResort } from "./last-resort.ts";
@@ -35,8 +37,13 @@ export interface Work {
   giveUp(reason: Error): void;
 }
 
-/** Plays the engine on a run and says how the run ends. Throws what the engine throws. */
-export async function work(deps: WorkDeps, { call, started, log, scribe, giveUp }: Work): Promise<RunEnd> {
+/** A run that does not end yet: its calls wait. */
+export interface RunPause extends Pause {
+  kind: "suspended";
+}
+
+/** Plays the engine on a run and says how the run ends, or what it waits for. Throws what the engine throws. */
+export async function work(deps: WorkDeps, { call, started, log, scribe, giveUp }: Work): Promise<RunEnd | RunPause> {
   const { agent } = started.resolved;
   if (agent === undefined) throw new Error("a run without a resolved agent");
   const { chosen } = started;
@@ -48,6 +55,12 @@ export async function work(deps: WorkDeps, { call, started, log, scribe, giveUp 
     deps.openTools(call, caller, agent.tools),
     deps.models.ladder(call, started.resolved, chosen),
   ]);
+  const gates = new Gates({
+    runId: log.ids.runId,
+    rules: approvalRules(agent),
+    tools: tools.specs,
+    approvals: started.resume?.approvals ?? [],
+  });
   const hooks = new RunHooks(agent, deps.hooks);
   const question = { ...started.question, tenantId: call.principal.tenantId, resolved: started.resolved };
   const input: LoopInput = {
@@ -56,7 +69,7 @@ export async function work(deps: WorkDeps, { call, started, log, scribe, giveUp 
     lastResort: () => deps.lastResort.answer(question),
     system: hooks.system(agent.systemPrompt),
     ...ofAgent(agent),
-    ...ofTools(tools, agent, { call, log }),
+    ...ofTools(tools, gates, agent, { call, log }),
     history: started.history,
     ...(started.resume !== undefined && { resume: started.resume.work }),
     newItemId: newId,
@@ -64,6 +77,7 @@ export async function work(deps: WorkDeps, { call, started, log, scribe, giveUp 
     ...(caller.endUserId !== "" && { metadata: { userId: pseudonym(call.principal.tenantId, caller.endUserId) } }),
   };
   const played = await play(input, { scribe, log, giveUp });
+  if (played.outcome === "SUSPENDED") return { kind: "suspended", ...pauseOf(gates, played.waiting) };
   const context = { ...caller, tenantId: call.principal.tenantId };
   const { text: response, failed } = await hooks.afterResponse(played.text, context, call.signal);
   for (const plugin of failed) {
@@ -81,9 +95,8 @@ async function play(input: LoopInput, { scribe, log, giveUp }: Pick<Work, "scrib
     for (;;) {
       const { done, value } = await loop.next();
       if (done === true) {
-        const { outcome, text } = value;
-        if (outcome === "SUSPENDED") throw new Error("a call waits, and nothing here makes one wait");
-        return { outcome, text, descended };
+        const { outcome, text, waiting = [] } = value;
+        return { outcome, text, waiting, descended };
       }
       descended ||= isDescent(value);
       scribe.write(value);
@@ -97,6 +110,12 @@ async function play(input: LoopInput, { scribe, log, giveUp }: Pick<Work, "scrib
   }
 }
 
+function pauseOf(gates: Gates, waiting: readonly WaitingCall[]): Pause {
+  const pause = gates.pause(waiting, Date.now());
+  if (pause.awaiting.length === 0) throw new Error("a run waits for nothing");
+  return pause;
+}
+
 function isDescent(event: EngineEvent): boolean {
   return event.type === "notice" && (event.reason === "MODEL_FALLBACK" || event.reason === "SIMPLIFIED_MODE");
 }
@@ -107,20 +126,28 @@ function ofAgent(agent: Agent) {
 }
 
 /** What the engine may do with tools, and what the model is reminded of on the way. */
-function ofTools(tools: RunTools, agent: Agent, { call, log }: Pick<Work, "call" | "log">) {
+function ofTools(tools: RunTools, gates: Gates, agent: Agent, { call, log }: Pick<Work, "call" | "log">) {
   const openTodos = agent.tools.includes("todo") ? () => tools.openTodos(call) : undefined;
   const reminders = new Reminders(openTodos);
   return {
     tools: tools.specs,
     async executeTool(toolCall, signal, onProgress) {
+      const verdict = gates.verdict(toolCall);
+      if (verdict.kind === "wait") return { suspended: true };
+      if (verdict.kind === "decided") return verdict.outcome;
+      const { argumentsJson, requestKey, note } = verdict;
       // The intent is in the log before anything happens.
       failpoint("run-work.before-intent");
       await log.flush();
       failpoint("run-work.before-tool");
-      const outcome = await tools.execute(withSignal(call, signal), toolCall, onProgress);
+      const approved = { ...toolCall, argumentsJson };
+      const outcome = await tools.execute(withSignal(call, signal), approved, onProgress, requestKey);
       failpoint("run-work.after-tool");
-      reminders.called(toolCall, outcome);
-      return outcome;
+      if (gates.asksAbout(toolCall, outcome)) return { suspended: true };
+      reminders.called(approved, outcome);
+      return note === undefined
+        ? outcome
+        : { ...outcome, content: [...outcome.content, { type: "text" as const, text: note }] };
     },
     readToolOutput: (callId, offset, signal) => tools.readOutput(withSignal(call, signal), callId, offset),
     injections: () => reminders.due(),

@@ -9,6 +9,8 @@ import { type Call, withSignal } from "#platform/rpc/call.ts";
 import { notFound, raise } from "#platform/rpc/errors.ts";
 import type { Log } from "#platform/telemetry/log.ts";
 import type { RunPool } from "../admission/run-pool.ts";
+import { endSuspended } from "../approvals/end-suspended.ts";
+import { awaitedToProto } from "../approvals/suspend-run.ts";
 import type { Cursor } from "../domain/cursor.ts";
 import { type Reach, reaches, readReach, writeReach } from "../domain/ownership.ts";
 import type { RunInput } from "../domain/run-input.ts";
@@ -16,10 +18,12 @@ import { ownerUnreachable, shuttingDown } from "../errors.ts";
 import { endQueued } from "../queue/end-queued.ts";
 import { enqueueRun } from "../queue/enqueue.ts";
 import { isExternalId } from "../sessions/sessions.ts";
+import { eventsOfTypes } from "../store/resume-store.ts";
 import * as store from "../store/run-store.ts";
 import { sessionByExternalId } from "../store/session-store.ts";
 import type { Subscription } from "./live-feed.ts";
 import type { LiveRuns } from "./live-runs.ts";
+import { PENDING_EVENTS, PendingItems } from "./pending-items.ts";
 import type { ResumableRun, StartedRun } from "./run-begin.ts";
 import type { RunExecutor } from "./run-executor.ts";
 import { CancelRequest } from "./run-failure.ts";
@@ -136,9 +140,17 @@ export class Runs {
     return page.map((bytes) => fromBinary(AgentEventSchema, bytes));
   }
 
+  /** What a suspended run waits for, as a chat client needs it. */
+  async pending(call: Call, run: store.RunRow): Promise<ReturnType<PendingItems["of"]>> {
+    const items = new PendingItems();
+    const stored = await this.#read(call, (tx) => eventsOfTypes(tx, run.run_id, PENDING_EVENTS));
+    for (const bytes of stored) items.see(fromBinary(AgentEventSchema, bytes));
+    return items.of((run.awaiting ?? []).map(awaitedToProto));
+  }
+
   /**
    * Cancels a run wherever it is owned and waits until its end is written: the owner's, or the reaper's when the owner is
-   * gone. On a run that has ended it changes nothing. UNAVAILABLE when it has not ended in time.
+   * gone. One that nobody owns, because it waits, is ended here. On a run that has ended it changes nothing. UNAVAILABLE when it has not ended in time.
    */
   async cancel(call: Call, runId: string, cause: string): Promise<store.RunRow> {
     const { database, cancelWaitMs } = this.#deps;
@@ -149,12 +161,20 @@ export class Runs {
     await database.tenant(call.principal.tenantId, (tx) => audit(tx, "agent", call, event), { signal: call.signal });
     for (;;) {
       if (run.state === RunState.QUEUED) await this.#endQueued(call, runId, cause);
+      else if (run.state === RunState.SUSPENDED) await this.#endSuspended(call, runId, cause);
       else await this.#askOwner(call, run, cause);
       run = await this.#find(call, runId, writeReach(call.principal));
       if (isOver(run)) return run;
       if (performance.now() > until) throw ownerUnreachable();
       await pause(CANCEL_POLL_MS, call.signal);
     }
+  }
+
+  /** Does nothing when the run goes on at this moment. */
+  async #endSuspended(call: Call, runId: string, cause: string): Promise<void> {
+    const { tenantId } = call.principal;
+    const ended = await endSuspended(this.#deps.database, { tenantId, runId }, { kind: "cancelled", cause }, call);
+    if (ended !== undefined) this.#deps.announce(ended.tenantId, ended.newest);
   }
 
   /** Cancels a run that this process owns; undefined when it does not. Resolves when the run has ended. */
@@ -178,6 +198,8 @@ export class Runs {
   /** Returns when the run has ended, when its owner does not know of it, or when the owner does not answer. */
   async #askOwner(call: Call, run: store.RunRow, cause: string): Promise<void> {
     const { tenantId } = call.principal;
+    // Nobody has taken it up yet.
+    if (run.owner_address === "") return;
     const own = this.cancelOwned(tenantId, run.run_id, cause);
     const asked = own ?? this.#deps.cancelAt(call, run.owner_address, run.run_id, cause);
     try {
@@ -236,7 +258,7 @@ function takeUpEvents({ run, resume }: ResumableRun): DurableEntry[] {
     const value = { step: run.open_step, cause: "owner_lost" };
     entries.push({ body: { payload: { case: "itemDiscarded", value } }, openStep: 0 });
   }
-  const value = { cause: "owner_lost", attempt: run.attempt };
+  const value = { cause: resume?.cause ?? "owner_lost", attempt: run.attempt };
   entries.push({ body: { payload: { case: "runResumed", value } } });
   return entries;
 }

@@ -1,6 +1,7 @@
 import { fromBinary } from "@bufbuild/protobuf";
 import { type AgentEvent, AgentEventSchema, Retention } from "#gen/agentmesh/agent/v1/agent_event_pb.ts";
 import type { OpenItems } from "#gen/agentmesh/agent/v1/chat_service_pb.ts";
+import { RunState } from "#gen/agentmesh/agent/v1/run_pb.ts";
 import type { Bus } from "#platform/bus/bus.ts";
 import type { Database } from "#platform/postgres/database.ts";
 import type { Call } from "#platform/rpc/call.ts";
@@ -23,6 +24,8 @@ const REPLAY_PAGE = 200;
 const POLL_MS = 500;
 /** How long after a failed try the owner is asked again. */
 const RETRY_TAIL_MS = 2_000;
+/** How often a run that waits for people is looked at. */
+const SUSPENDED_POLL_MS = 5_000;
 
 /** What a watcher is shown. */
 export type WatchFrame =
@@ -162,6 +165,8 @@ class Watcher {
       this.#own = true;
       return own.log.feed.subscribe();
     }
+    // Nobody owns it: it waits, or is about to be taken up.
+    if (run.owner_address === "") return undefined;
     const owner = { runId: run.run_id, address: run.owner_address };
     return this.#deps.remoteTails.subscribe(this.#call, owner, this.#stop.signal);
   }
@@ -233,13 +238,16 @@ class Watcher {
   async *#rest(run: RunRow): AsyncGenerator<WatchFrame> {
     const { tenantId } = this.#call.principal;
     this.#hint ??= new RunHint(this.#deps.bus, runSubject(tenantId, run.run_id));
-    const until = performance.now() + RETRY_TAIL_MS;
+    const [rhythm, until] =
+      run.state === RunState.SUSPENDED
+        ? [SUSPENDED_POLL_MS, Number.POSITIVE_INFINITY]
+        : [POLL_MS, performance.now() + RETRY_TAIL_MS];
     do {
-      await this.#hint.wait(this.#stop.signal, Math.min(POLL_MS, this.#patience()));
+      await this.#hint.wait(this.#stop.signal, Math.min(rhythm, this.#patience()));
       this.#check();
       if (this.#patience() <= 0) yield this.#control({ kind: "heartbeat" });
       const now = await this.#row();
-      if (isOver(now) || now.last_seq > this.#cursor || now.epoch !== run.epoch) return;
+      if (isOver(now) || now.last_seq > this.#cursor || now.epoch !== run.epoch || now.state !== run.state) return;
       if (this.#deps.liveRuns.get(tenantId, run.run_id) !== undefined) return;
     } while (performance.now() < until);
   }

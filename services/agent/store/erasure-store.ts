@@ -54,6 +54,7 @@ const ofSession = (table: string) => `SELECT ctid FROM agent.${table}
 export const ERASED: readonly { table: string; rows: string }[] = [
   { table: "run_events", rows: ofItsRuns("run_events") },
   { table: "step_drafts", rows: ofItsRuns("step_drafts") },
+  { table: "approvals", rows: ofSession("approvals") },
   { table: "queued_runs", rows: ofSession("queued_runs") },
   { table: "dead_letters", rows: ofSession("dead_letters") },
   { table: "messages", rows: ofSession("messages") },

@@ -69,21 +69,33 @@ export async function releaseLeases(tx: Tx, owner: string, fences: readonly Fenc
   );
 }
 
-/** Takes over runs whose lease has expired: a new owner, the next epoch, a block of numbers above the old one. Worker role. */
+/** A run whose lease was taken. */
+export interface ClaimedRun {
+  tenantId: string;
+  runId: string;
+  /** Why it goes on; null when its owner was lost. */
+  resumeCause: string | null;
+}
+
+/**
+ * Takes over runs whose lease has expired: a new owner, the next epoch, a block of numbers above the old one. It is another
+ * attempt unless the run had waited for something that has come. Worker role.
+ */
 export async function claimExpired(
   tx: Tx,
   taker: { owner: string; address: string; leaseMs: number },
   limit: number,
-): Promise<{ tenantId: string; runId: string }[]> {
-  const rows = await tx.query<{ tenant_id: string; run_id: string }>(
+): Promise<ClaimedRun[]> {
+  return tx.query<ClaimedRun & Record<string, unknown>>(
     `WITH expired AS (
-       SELECT tenant_id, run_id FROM agent.runs WHERE state IN (1, 2) AND lease_expires < clock_timestamp()
+       SELECT tenant_id, run_id, resume_cause FROM agent.runs WHERE state = 2 AND lease_expires < clock_timestamp()
        ORDER BY lease_expires LIMIT $4 FOR UPDATE SKIP LOCKED
      )
-     UPDATE agent.runs r SET owner = $1, owner_address = $2, epoch = epoch + 1, attempt = attempt + 1, seq_reserved = seq_reserved + $5,
-       lease_expires = clock_timestamp() + $3 * interval '1 ms'
-     FROM expired e WHERE r.tenant_id = e.tenant_id AND r.run_id = e.run_id RETURNING r.tenant_id, r.run_id`,
+     UPDATE agent.runs r SET owner = $1, owner_address = $2, epoch = epoch + 1,
+       attempt = attempt + CASE WHEN e.resume_cause IS NULL THEN 1 ELSE 0 END, resume_cause = NULL,
+       seq_reserved = seq_reserved + $5, lease_expires = clock_timestamp() + $3 * interval '1 ms'
+     FROM expired e WHERE r.tenant_id = e.tenant_id AND r.run_id = e.run_id
+     RETURNING r.tenant_id AS "tenantId", r.run_id AS "runId", e.resume_cause AS "resumeCause"`,
     [taker.owner, taker.address, taker.leaseMs, limit, SEQ_BLOCK.toString()],
   );
-  return rows.map(({ tenant_id, run_id }) => ({ tenantId: tenant_id, runId: run_id }));
 }

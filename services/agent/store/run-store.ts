@@ -1,3 +1,4 @@
+import type { AwaitedKind } from "#gen/agentmesh/agent/v1/approval_pb.ts";
 import type { RunOutcome, RunState } from "#gen/agentmesh/agent/v1/run_pb.ts";
 import type { Tx } from "#platform/postgres/database.ts";
 import type { Principal } from "#platform/rpc/principal.ts";
@@ -6,6 +7,15 @@ import { inLivingSession } from "./session-store.ts";
 
 /** How many event numbers an owner gets at a time. */
 export const SEQ_BLOCK = 1_000_000n;
+
+/** Something that a suspended run waits for. */
+export interface Awaited {
+  call_id: string;
+  tool: string;
+  kind: AwaitedKind;
+  /** `apr_…`; empty where no approval is awaited. */
+  approval_id: string;
+}
 
 /** A row of agent.runs. */
 export interface RunRow {
@@ -28,6 +38,8 @@ export interface RunRow {
   open_step: number;
   /** Times that a process has taken the run up. */
   attempt: number;
+  /** Null: it is not suspended. */
+  awaiting: Awaited[] | null;
   /** Nobody waits for it: its end is announced on the bus. */
   background: boolean;
   /** When it ends whatever it has come to. */
@@ -59,7 +71,7 @@ export interface RunFilter {
 
 /** What a RunRow is made of; see runRow. */
 export const RUN_COLUMNS = `run_id, session_id, end_user_id, agent_id, agent_version, state, outcome, error, usage, response, principal,
-  owner, owner_address, epoch, seq_reserved::text, last_seq::text, open_step, attempt, background, deadline, retry_of,
+  owner, owner_address, epoch, seq_reserved::text, last_seq::text, open_step, attempt, awaiting, background, deadline, retry_of,
   create_time, update_time, end_time,
   create_time::text AS sort_time`;
 

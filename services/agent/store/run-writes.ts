@@ -9,7 +9,15 @@ import { type LedgerEntry, ledgerInsert, ledgerRows } from "./ledger-store.ts";
 import type { NewMessage } from "./message-store.ts";
 import { bury, leaveQueue, QUEUE_TOPIC, wakeNext } from "./queue-parts.ts";
 import { draftInsert, type StepDraft } from "./resume-store.ts";
-import { type Fence, RUN_COLUMNS, type RunRow, type RunRowAsText, runRow, SEQ_BLOCK } from "./run-store.ts";
+import {
+  type Awaited,
+  type Fence,
+  RUN_COLUMNS,
+  type RunRow,
+  type RunRowAsText,
+  runRow,
+  SEQ_BLOCK,
+} from "./run-store.ts";
 
 export interface NewRun {
   runId: string;
@@ -75,6 +83,8 @@ export interface RunWrite {
   calls?: readonly LedgerEntry[] | undefined;
   /** The end of the run, which frees its session. */
   end?: RunEndWrite | undefined;
+  /** What the run waits for from now on; nobody owns it then. Not together with an end. */
+  suspend?: readonly Awaited[] | undefined;
 }
 
 /** The end of a run, and what hangs on it. */
@@ -181,6 +191,7 @@ export async function beginRun(tx: Tx, begin: RunBegin): Promise<RunRow> {
 interface Parts {
   messages: boolean;
   end: boolean;
+  suspend: boolean;
   announced: boolean;
   queue: "not in it" | "left" | "dead";
   draft: "kept" | "written" | "dropped";
@@ -190,13 +201,15 @@ interface Parts {
  * $1 run, $2 owner, $3 epoch, $4 last seq, $5 open step, $6-$8 events, $9-$11 messages, $12 ledger, and what its parts take in
  * the order of {@link writeRun}.
  */
-function writeSql({ messages, end, announced, queue, draft }: Parts): string {
+function writeSql({ messages, end, suspend, announced, queue, draft }: Parts): string {
   let taken = 12;
   const param = (): `$${number}` => `$${++taken}`;
   const ended = end
     ? `, state = ${param()}, outcome = ${param()}, error = ${param()}, usage = ${param()}, response = ${param()},
       end_time = clock_timestamp()`
-    : "";
+    : suspend
+      ? `, state = 3, owner = '', owner_address = '', awaiting = ${param()}`
+      : "";
   // Another run's hold on the session is left alone; its own goes to the next one in the queue.
   const freed = end
     ? `, active_run_id = CASE WHEN s.active_run_id = $1 THEN (SELECT run_id FROM next) ELSE s.active_run_id END,
@@ -263,7 +276,7 @@ function statementFor(parts: Parts): string {
  * it has ended; then nothing is written. `last`: it is the transaction's last statement, and ends it.
  */
 export async function writeRun(tx: Tx, fence: Fence, write: RunWrite, last: "last" | "more"): Promise<void> {
-  const { events, lastSeq, openStep, messages = [], calls = [], end, draft, dropsDraft } = write;
+  const { events, lastSeq, openStep, messages = [], calls = [], end, suspend, draft, dropsDraft } = write;
   const params: unknown[] = [
     fence.runId,
     fence.owner,
@@ -272,18 +285,21 @@ export async function writeRun(tx: Tx, fence: Fence, write: RunWrite, last: "las
     openStep,
     ...eventColumns(events),
   ];
-  const withMessages = end !== undefined || draft !== undefined || messages.length > 0 || calls.length > 0;
+  const changes = end !== undefined || suspend !== undefined;
+  const withMessages = changes || draft !== undefined || messages.length > 0 || calls.length > 0;
   if (withMessages) params.push(...messageColumns(messages), ledgerRows(calls));
   if (end !== undefined) {
     const { state, outcome, error, usage, response } = end.row;
     params.push(state, outcome, error, usage, response, auditRows(end.call, [end.audited]));
   }
+  if (suspend !== undefined) params.push(jsonText(suspend));
   if (end?.announced !== undefined) params.push(end.announced.eventId, end.announced.subject, end.announced.payload);
   if (end?.dead !== undefined) params.push(end.dead.subject, end.dead.reason, end.dead.message);
   if (draft !== undefined) params.push(jsonText(draft));
   const sql = statementFor({
     messages: withMessages,
     end: end !== undefined,
+    suspend: suspend !== undefined,
     announced: end?.announced !== undefined,
     queue: end?.dead !== undefined ? "dead" : end?.leavesQueue === true ? "left" : "not in it",
     draft: draft !== undefined ? "written" : dropsDraft === true ? "dropped" : "kept",

@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { fileURLToPath } from "node:url";
 import type { Client, ConnectRouter } from "@connectrpc/connect";
+import { ApprovalService } from "#gen/agentmesh/agent/v1/approval_service_pb.ts";
 import { ChatService } from "#gen/agentmesh/agent/v1/chat_service_pb.ts";
 import { RunService } from "#gen/agentmesh/agent/v1/run_service_pb.ts";
 import { RunTailService } from "#gen/agentmesh/agent/v1/run_tail_service_pb.ts";
@@ -77,6 +78,7 @@ export interface Replica {
   readonly logged: readonly Readonly<Record<string, unknown>>[];
   readonly chat: Client<typeof ChatService>;
   readonly runs: Client<typeof RunService>;
+  readonly approvals: Client<typeof ApprovalService>;
   readonly sessions: Client<typeof SessionService>;
   readonly tail: Client<typeof RunTailService>;
   /** Listeners that it has on the bus now. */
@@ -262,6 +264,7 @@ async function openReplica(parts: ReplicaParts): Promise<Replica> {
     logged,
     chat: edge.to(ChatService),
     runs: edge.to(RunService),
+    approvals: edge.to(ApprovalService),
     sessions: edge.to(SessionService),
     tail: edge.to(RunTailService),
     listeners: heard.count,

@@ -1,5 +1,6 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { Code, type ConnectRouter } from "@connectrpc/connect";
+import { RiskClass } from "#gen/agentmesh/common/v1/risk_pb.ts";
 import type { AgentSchema } from "#gen/agentmesh/config/v1/agent_config_service_pb.ts";
 import { ModelCredentialService } from "#gen/agentmesh/config/v1/model_credential_service_pb.ts";
 import { ResolutionService, type ResolveAgentResponseSchema } from "#gen/agentmesh/config/v1/resolution_service_pb.ts";
@@ -89,6 +90,7 @@ export function localNeighbours(played: Neighbours, keys: ReturnType<typeof deri
             description: name,
             inputSchemaJson: schema(name),
             timeoutMs: 5_000,
+            risk: RiskClass.READ_ONLY,
             ...played.tools.get(name),
           });
           return { tools: names.map(described) };

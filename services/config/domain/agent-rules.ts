@@ -1,6 +1,7 @@
 import type { Agent } from "#gen/agentmesh/config/v1/agent_config_service_pb.ts";
 import type { Tenant } from "#gen/agentmesh/config/v1/tenant_service_pb.ts";
 import { invalidFields } from "#platform/rpc/errors.ts";
+import { checkApprovalPolicy } from "./approval-policy-rules.ts";
 import { ADAPTERS, checkCompaction } from "./compaction-rules.ts";
 import { HARMLESS_TOOLS } from "./default-agent.ts";
 import { DEFAULT_PROVIDER, ModelRules } from "./model-rules.ts";
@@ -34,6 +35,7 @@ export const AGENT_MASK: MaskRules = {
     "routes",
     "fallbacks",
     "is_default",
+    "approval_policy",
   ]),
   ignored: new Set(["agent_id", "etag"]),
 };
@@ -91,6 +93,7 @@ export function checkAgent(agent: Agent, tenant: Tenant, changed: ReadonlySet<st
     },
     plugins: () => checkPlugins(agent.plugins, wrong),
     routes: () => models.routes(),
+    approval_policy: () => checkApprovalPolicy(agent.approvalPolicy, wrong),
     fallbacks: () => models.fallbacks("fallbacks", agent.fallbacks, `${agent.llmProvider} ${agent.llmModel}`),
   };
   // Whether a model is allowed depends on the provider too, and where none is named it is the agent's.

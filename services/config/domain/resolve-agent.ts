@@ -5,6 +5,7 @@ import type { InputGuard, Tenant, TenantLimitsSchema } from "#gen/agentmesh/conf
 import { compileCondition } from "#platform/cel/condition.ts";
 import { modelNotAllowed } from "../errors.ts";
 import { enabledTools, withDefaults } from "./agent-rules.ts";
+import { resolveApprovalPolicy } from "./approval-policy-rules.ts";
 import { resolveCompaction } from "./compaction-rules.ts";
 import { DEFAULT_SYSTEM_PROMPT } from "./default-agent.ts";
 import { modelAllowed } from "./model-pattern.ts";
@@ -35,6 +36,7 @@ export function resolveAgent(
       ...agent,
       ...modelsOf(agent, tenant),
       compactionConfig: compactionOf(agent, tenant),
+      approvalPolicy: resolveApprovalPolicy(agent.approvalPolicy, tenant.approvalPolicy),
       systemPrompt: prompt.systemPrompt || (prompt.promptTemplateId === "" ? DEFAULT_SYSTEM_PROMPT : ""),
       promptTemplateId: prompt.promptTemplateId,
       tools: agent.tools.filter((tool) => enabled.includes(tool)),

@@ -1,6 +1,7 @@
 import type { Tenant, TenantStatus, TenantTier } from "#gen/agentmesh/config/v1/tenant_service_pb.ts";
 import { invalidFields } from "#platform/rpc/errors.ts";
 import { TOOL_NAME } from "./agent-rules.ts";
+import { checkApprovalPolicy } from "./approval-policy-rules.ts";
 import { isLanguageTag, Violations } from "./text-rules.ts";
 import type { MaskRules } from "./update-mask.ts";
 
@@ -26,6 +27,7 @@ export const TENANT_MASK: MaskRules = {
     "metadata",
     "input_guard",
     "cached_answers",
+    "approval_policy",
   ]),
   ignored: new Set(["tenant_id", "etag"]),
 };
@@ -61,6 +63,7 @@ export function checkTenant(tenant: Tenant, changed: ReadonlySet<string> = TENAN
         else wrong.add("canned_answer", "its keys must be language tags such as en or zh-CN");
       }
     },
+    approval_policy: () => checkApprovalPolicy(tenant.approvalPolicy, wrong),
     metadata: () => wrong.object("metadata", tenant.metadata),
   };
   for (const [field, check] of Object.entries(checks)) if (changed.has(field)) check();

@@ -6,6 +6,8 @@
 
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
+import type { ApprovalDecision, ApprovalKind, ApprovalState, AwaitedItem } from "./approval_pb.ts";
+import { file_agentmesh_agent_v1_approval } from "./approval_pb.ts";
 import type { MessageRole, RunOutcome } from "./run_pb.ts";
 import { file_agentmesh_agent_v1_run } from "./run_pb.ts";
 import type { ContentPart } from "../../common/v1/content_pb.ts";
@@ -24,7 +26,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file agentmesh/agent/v1/agent_event.proto.
  */
 export const file_agentmesh_agent_v1_agent_event: GenFile = /*@__PURE__*/
-  fileDesc("CiRhZ2VudG1lc2gvYWdlbnQvdjEvYWdlbnRfZXZlbnQucHJvdG8SEmFnZW50bWVzaC5hZ2VudC52MSKHDgoKQWdlbnRFdmVudBIQCghldmVudF9pZBgBIAEoCRIOCgZydW5faWQYAiABKAkSCwoDc2VxGAMgASgDEhIKCnNlc3Npb25faWQYBCABKAkSEAoIYWdlbnRfaWQYBSABKAkSLwoLb2NjdXJyZWRfYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBHR5cGUYByABKAkSDwoHaXRlbV9pZBgIIAEoCRIWCg5wYXJlbnRfaXRlbV9pZBgJIAEoCRIwCglyZXRlbnRpb24YCiABKA4yHS5hZ2VudG1lc2guYWdlbnQudjEuUmV0ZW50aW9uEhcKD211c3RfdW5kZXJzdGFuZBgLIAEoCBIQCghwcmV2X3NlcRgMIAEoAxI1CgtydW5fc3RhcnRlZBgQIAEoCzIeLmFnZW50bWVzaC5hZ2VudC52MS5SdW5TdGFydGVkSAASNQoLcnVuX3Jlc3VtZWQYEiABKAsyHi5hZ2VudG1lc2guYWdlbnQudjEuUnVuUmVzdW1lZEgAEjkKDXJ1bl9jb21wbGV0ZWQYEyABKAsyIC5hZ2VudG1lc2guYWdlbnQudjEuUnVuQ29tcGxldGVkSAASMwoKcnVuX2ZhaWxlZBgUIAEoCzIdLmFnZW50bWVzaC5hZ2VudC52MS5SdW5GYWlsZWRIABI5Cg1ydW5fY2FuY2VsbGVkGBUgASgLMiAuYWdlbnRtZXNoLmFnZW50LnYxLlJ1bkNhbmNlbGxlZEgAEjcKDHN0ZXBfc3RhcnRlZBgYIAEoCzIfLmFnZW50bWVzaC5hZ2VudC52MS5TdGVwU3RhcnRlZEgAEjsKDnN0ZXBfY29tcGxldGVkGBkgASgLMiEuYWdlbnRtZXNoLmFnZW50LnYxLlN0ZXBDb21wbGV0ZWRIABI9Cg9tZXNzYWdlX3N0YXJ0ZWQYHCABKAsyIi5hZ2VudG1lc2guYWdlbnQudjEuTWVzc2FnZVN0YXJ0ZWRIABIzCgp0ZXh0X2RlbHRhGB0gASgLMh0uYWdlbnRtZXNoLmFnZW50LnYxLlRleHREZWx0YUgAEkEKEW1lc3NhZ2VfY29tcGxldGVkGB4gASgLMiQuYWdlbnRtZXNoLmFnZW50LnYxLk1lc3NhZ2VDb21wbGV0ZWRIABI7Cg5pdGVtX2Rpc2NhcmRlZBgfIAEoCzIhLmFnZW50bWVzaC5hZ2VudC52MS5JdGVtRGlzY2FyZGVkSAASPQoPcmVhc29uaW5nX2RlbHRhGCIgASgLMiIuYWdlbnRtZXNoLmFnZW50LnYxLlJlYXNvbmluZ0RlbHRhSAASRQoTcmVhc29uaW5nX2NvbXBsZXRlZBgjIAEoCzImLmFnZW50bWVzaC5hZ2VudC52MS5SZWFzb25pbmdDb21wbGV0ZWRIABJAChF0b29sX2NhbGxfc3RhcnRlZBgmIAEoCzIjLmFnZW50bWVzaC5hZ2VudC52MS5Ub29sQ2FsbFN0YXJ0ZWRIABJPChl0b29sX2NhbGxfYXJndW1lbnRzX2RlbHRhGCcgASgLMiouYWdlbnRtZXNoLmFnZW50LnYxLlRvb2xDYWxsQXJndW1lbnRzRGVsdGFIABJEChN0b29sX2NhbGxfcmVxdWVzdGVkGCggASgLMiUuYWdlbnRtZXNoLmFnZW50LnYxLlRvb2xDYWxsUmVxdWVzdGVkSAASQgoSdG9vbF9jYWxsX3Byb2dyZXNzGCkgASgLMiQuYWdlbnRtZXNoLmFnZW50LnYxLlRvb2xDYWxsUHJvZ3Jlc3NIABJEChN0b29sX2NhbGxfY29tcGxldGVkGCogASgLMiUuYWdlbnRtZXNoLmFnZW50LnYxLlRvb2xDYWxsQ29tcGxldGVkSAASOQoNdXNhZ2VfdXBkYXRlZBgyIAEoCzIgLmFnZW50bWVzaC5hZ2VudC52MS5Vc2FnZVVwZGF0ZWRIABJAChFtb2RlbF9jYWxsX2Jvb2tlZBgzIAEoCzIjLmFnZW50bWVzaC5hZ2VudC52MS5Nb2RlbENhbGxCb29rZWRIABJBChFjb250ZXh0X2NvbXBhY3RlZBg0IAEoCzIkLmFnZW50bWVzaC5hZ2VudC52MS5Db250ZXh0Q29tcGFjdGVkSAASRgoUdG9vbF9vdXRwdXRzX2V2aWN0ZWQYNSABKAsyJi5hZ2VudG1lc2guYWdlbnQudjEuVG9vbE91dHB1dHNFdmljdGVkSAASLAoGbm90aWNlGDYgASgLMhouYWdlbnRtZXNoLmFnZW50LnYxLk5vdGljZUgAEjIKCWVzY2FsYXRlZBg3IAEoCzIdLmFnZW50bWVzaC5hZ2VudC52MS5Fc2NhbGF0ZWRIAEIJCgdwYXlsb2FkIkwKClJ1blN0YXJ0ZWQSGAoQaW5wdXRfbWVzc2FnZV9pZBgBIAEoCRIVCg1hZ2VudF92ZXJzaW9uGAIgASgFEg0KBW1vZGVsGAMgASgJIiwKClJ1blJlc3VtZWQSDQoFY2F1c2UYASABKAkSDwoHYXR0ZW1wdBgCIAEoBSKDAQoMUnVuQ29tcGxldGVkEi8KB291dGNvbWUYASABKA4yHi5hZ2VudG1lc2guYWdlbnQudjEuUnVuT3V0Y29tZRIQCghyZXNwb25zZRgCIAEoCRIwCgV1c2FnZRgDIAEoCzIhLmFnZW50bWVzaC5jb21tb24udjEuVXNhZ2VTdW1tYXJ5IpABCglSdW5GYWlsZWQSIQoFZXJyb3IYASABKAsyEi5nb29nbGUucnBjLlN0YXR1cxIuCgVyZXRyeRgCIAEoDjIfLmFnZW50bWVzaC5hZ2VudC52MS5SZXRyeUFkdmljZRIwCgV1c2FnZRgDIAEoCzIhLmFnZW50bWVzaC5jb21tb24udjEuVXNhZ2VTdW1tYXJ5Ik8KDFJ1bkNhbmNlbGxlZBINCgVjYXVzZRgBIAEoCRIwCgV1c2FnZRgCIAEoCzIhLmFnZW50bWVzaC5jb21tb24udjEuVXNhZ2VTdW1tYXJ5IjwKC1N0ZXBTdGFydGVkEgwKBHN0ZXAYASABKAUSEAoIcHJvdmlkZXIYAiABKAkSDQoFbW9kZWwYAyABKAkiZAoNU3RlcENvbXBsZXRlZBIMCgRzdGVwGAEgASgFEhUKDWZpbmlzaF9yZWFzb24YAiABKAkSLgoFdXNhZ2UYAyABKAsyHy5hZ2VudG1lc2guY29tbW9uLnYxLk1vZGVsVXNhZ2UiPwoOTWVzc2FnZVN0YXJ0ZWQSLQoEcm9sZRgBIAEoDjIfLmFnZW50bWVzaC5hZ2VudC52MS5NZXNzYWdlUm9sZSIpCglUZXh0RGVsdGESDgoGb2Zmc2V0GAEgASgDEgwKBHRleHQYAiABKAkiQwoQTWVzc2FnZUNvbXBsZXRlZBIvCgVwYXJ0cxgBIAMoCzIgLmFnZW50bWVzaC5jb21tb24udjEuQ29udGVudFBhcnQiLAoNSXRlbURpc2NhcmRlZBIMCgRzdGVwGAEgASgFEg0KBWNhdXNlGAIgASgJIi4KDlJlYXNvbmluZ0RlbHRhEg4KBm9mZnNldBgBIAEoAxIMCgR0ZXh0GAIgASgJIiIKElJlYXNvbmluZ0NvbXBsZXRlZBIMCgR0ZXh0GAEgASgJIh8KD1Rvb2xDYWxsU3RhcnRlZBIMCgR0b29sGAEgASgJIj8KFlRvb2xDYWxsQXJndW1lbnRzRGVsdGESDgoGb2Zmc2V0GAEgASgDEhUKDWpzb25fZnJhZ21lbnQYAiABKAkigQEKEVRvb2xDYWxsUmVxdWVzdGVkEgwKBHRvb2wYASABKAkSFgoOYXJndW1lbnRzX2pzb24YAiABKAkSGAoQYXJndW1lbnRzX3NoYTI1NhgDIAEoCRIsCgRyaXNrGAQgASgOMh4uYWdlbnRtZXNoLmNvbW1vbi52MS5SaXNrQ2xhc3MiNQoQVG9vbENhbGxQcm9ncmVzcxIPCgdtZXNzYWdlGAEgASgJEhAKCGZyYWN0aW9uGAIgASgBIpQBChFUb29sQ2FsbENvbXBsZXRlZBIMCgR0b29sGAEgASgJEjEKB2NvbnRlbnQYAiADKAsyIC5hZ2VudG1lc2guY29tbW9uLnYxLkNvbnRlbnRQYXJ0EhcKD3N0cnVjdHVyZWRfanNvbhgDIAEoCRIQCghpc19lcnJvchgEIAEoCBITCgtkdXJhdGlvbl9tcxgFIAEoAyJACgxVc2FnZVVwZGF0ZWQSMAoFdXNhZ2UYASABKAsyIS5hZ2VudG1lc2guY29tbW9uLnYxLlVzYWdlU3VtbWFyeSKbAQoPTW9kZWxDYWxsQm9va2VkEhAKCGVudHJ5X2lkGAEgASgJEjUKB3B1cnBvc2UYAiABKA4yJC5hZ2VudG1lc2guYWdlbnQudjEuTW9kZWxDYWxsUHVycG9zZRIuCgV1c2FnZRgDIAEoCzIfLmFnZW50bWVzaC5jb21tb24udjEuTW9kZWxVc2FnZRIPCgdhYm9ydGVkGAQgASgIIoEBChBDb250ZXh0Q29tcGFjdGVkEg8KB3N1bW1hcnkYASABKAkSEAoIbWVzc2FnZXMYAiABKAUSHQoVZmlyc3Rfa2VwdF9tZXNzYWdlX2lkGAMgASgJEhUKDXRva2Vuc19iZWZvcmUYBCABKAMSFAoMdG9rZW5zX2FmdGVyGAUgASgDIjwKElRvb2xPdXRwdXRzRXZpY3RlZBIQCghjYWxsX2lkcxgBIAMoCRIUCgx0b2tlbnNfc2F2ZWQYAiABKAMiLQoJRXNjYWxhdGVkEg4KBnJlYXNvbhgBIAEoCRIQCghwcmlvcml0eRgCIAEoCSK9AQoGTm90aWNlEg4KBnJlYXNvbhgBIAEoCRIPCgdtZXNzYWdlGAIgASgJEjQKBWZhY3RzGAMgAygLMiUuYWdlbnRtZXNoLmFnZW50LnYxLk5vdGljZS5GYWN0c0VudHJ5Ei4KBXJldHJ5GAQgASgOMh8uYWdlbnRtZXNoLmFnZW50LnYxLlJldHJ5QWR2aWNlGiwKCkZhY3RzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASpWCglSZXRlbnRpb24SGQoVUkVURU5USU9OX1VOU1BFQ0lGSUVEEAASFQoRUkVURU5USU9OX0RVUkFCTEUQARIXChNSRVRFTlRJT05fVFJBTlNJRU5UEAIqfQoLUmV0cnlBZHZpY2USHAoYUkVUUllfQURWSUNFX1VOU1BFQ0lGSUVEEAASGQoVUkVUUllfQURWSUNFX1JFVFJZSU5HEAESGgoWUkVUUllfQURWSUNFX0VYSEFVU1RFRBACEhkKFVJFVFJZX0FEVklDRV9URVJNSU5BTBADKrMBChBNb2RlbENhbGxQdXJwb3NlEiIKHk1PREVMX0NBTExfUFVSUE9TRV9VTlNQRUNJRklFRBAAEhsKF01PREVMX0NBTExfUFVSUE9TRV9UVVJOEAESHgoaTU9ERUxfQ0FMTF9QVVJQT1NFX1NVTU1BUlkQAhIcChhNT0RFTF9DQUxMX1BVUlBPU0VfVElUTEUQAxIgChxNT0RFTF9DQUxMX1BVUlBPU0VfU1VCX0FHRU5UEARiBnByb3RvMw", [file_agentmesh_agent_v1_run, file_agentmesh_common_v1_content, file_agentmesh_common_v1_risk, file_agentmesh_common_v1_usage, file_google_protobuf_timestamp, file_google_rpc_status]);
+  fileDesc("CiRhZ2VudG1lc2gvYWdlbnQvdjEvYWdlbnRfZXZlbnQucHJvdG8SEmFnZW50bWVzaC5hZ2VudC52MSLKDwoKQWdlbnRFdmVudBIQCghldmVudF9pZBgBIAEoCRIOCgZydW5faWQYAiABKAkSCwoDc2VxGAMgASgDEhIKCnNlc3Npb25faWQYBCABKAkSEAoIYWdlbnRfaWQYBSABKAkSLwoLb2NjdXJyZWRfYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBHR5cGUYByABKAkSDwoHaXRlbV9pZBgIIAEoCRIWCg5wYXJlbnRfaXRlbV9pZBgJIAEoCRIwCglyZXRlbnRpb24YCiABKA4yHS5hZ2VudG1lc2guYWdlbnQudjEuUmV0ZW50aW9uEhcKD211c3RfdW5kZXJzdGFuZBgLIAEoCBIQCghwcmV2X3NlcRgMIAEoAxI1CgtydW5fc3RhcnRlZBgQIAEoCzIeLmFnZW50bWVzaC5hZ2VudC52MS5SdW5TdGFydGVkSAASOQoNcnVuX3N1c3BlbmRlZBgRIAEoCzIgLmFnZW50bWVzaC5hZ2VudC52MS5SdW5TdXNwZW5kZWRIABI1CgtydW5fcmVzdW1lZBgSIAEoCzIeLmFnZW50bWVzaC5hZ2VudC52MS5SdW5SZXN1bWVkSAASOQoNcnVuX2NvbXBsZXRlZBgTIAEoCzIgLmFnZW50bWVzaC5hZ2VudC52MS5SdW5Db21wbGV0ZWRIABIzCgpydW5fZmFpbGVkGBQgASgLMh0uYWdlbnRtZXNoLmFnZW50LnYxLlJ1bkZhaWxlZEgAEjkKDXJ1bl9jYW5jZWxsZWQYFSABKAsyIC5hZ2VudG1lc2guYWdlbnQudjEuUnVuQ2FuY2VsbGVkSAASNwoMc3RlcF9zdGFydGVkGBggASgLMh8uYWdlbnRtZXNoLmFnZW50LnYxLlN0ZXBTdGFydGVkSAASOwoOc3RlcF9jb21wbGV0ZWQYGSABKAsyIS5hZ2VudG1lc2guYWdlbnQudjEuU3RlcENvbXBsZXRlZEgAEj0KD21lc3NhZ2Vfc3RhcnRlZBgcIAEoCzIiLmFnZW50bWVzaC5hZ2VudC52MS5NZXNzYWdlU3RhcnRlZEgAEjMKCnRleHRfZGVsdGEYHSABKAsyHS5hZ2VudG1lc2guYWdlbnQudjEuVGV4dERlbHRhSAASQQoRbWVzc2FnZV9jb21wbGV0ZWQYHiABKAsyJC5hZ2VudG1lc2guYWdlbnQudjEuTWVzc2FnZUNvbXBsZXRlZEgAEjsKDml0ZW1fZGlzY2FyZGVkGB8gASgLMiEuYWdlbnRtZXNoLmFnZW50LnYxLkl0ZW1EaXNjYXJkZWRIABI9Cg9yZWFzb25pbmdfZGVsdGEYIiABKAsyIi5hZ2VudG1lc2guYWdlbnQudjEuUmVhc29uaW5nRGVsdGFIABJFChNyZWFzb25pbmdfY29tcGxldGVkGCMgASgLMiYuYWdlbnRtZXNoLmFnZW50LnYxLlJlYXNvbmluZ0NvbXBsZXRlZEgAEkAKEXRvb2xfY2FsbF9zdGFydGVkGCYgASgLMiMuYWdlbnRtZXNoLmFnZW50LnYxLlRvb2xDYWxsU3RhcnRlZEgAEk8KGXRvb2xfY2FsbF9hcmd1bWVudHNfZGVsdGEYJyABKAsyKi5hZ2VudG1lc2guYWdlbnQudjEuVG9vbENhbGxBcmd1bWVudHNEZWx0YUgAEkQKE3Rvb2xfY2FsbF9yZXF1ZXN0ZWQYKCABKAsyJS5hZ2VudG1lc2guYWdlbnQudjEuVG9vbENhbGxSZXF1ZXN0ZWRIABJCChJ0b29sX2NhbGxfcHJvZ3Jlc3MYKSABKAsyJC5hZ2VudG1lc2guYWdlbnQudjEuVG9vbENhbGxQcm9ncmVzc0gAEkQKE3Rvb2xfY2FsbF9jb21wbGV0ZWQYKiABKAsyJS5hZ2VudG1lc2guYWdlbnQudjEuVG9vbENhbGxDb21wbGV0ZWRIABJDChJhcHByb3ZhbF9yZXF1ZXN0ZWQYLiABKAsyJS5hZ2VudG1lc2guYWdlbnQudjEuQXBwcm92YWxSZXF1ZXN0ZWRIABJBChFhcHByb3ZhbF9yZXNvbHZlZBgvIAEoCzIkLmFnZW50bWVzaC5hZ2VudC52MS5BcHByb3ZhbFJlc29sdmVkSAASOQoNdXNhZ2VfdXBkYXRlZBgyIAEoCzIgLmFnZW50bWVzaC5hZ2VudC52MS5Vc2FnZVVwZGF0ZWRIABJAChFtb2RlbF9jYWxsX2Jvb2tlZBgzIAEoCzIjLmFnZW50bWVzaC5hZ2VudC52MS5Nb2RlbENhbGxCb29rZWRIABJBChFjb250ZXh0X2NvbXBhY3RlZBg0IAEoCzIkLmFnZW50bWVzaC5hZ2VudC52MS5Db250ZXh0Q29tcGFjdGVkSAASRgoUdG9vbF9vdXRwdXRzX2V2aWN0ZWQYNSABKAsyJi5hZ2VudG1lc2guYWdlbnQudjEuVG9vbE91dHB1dHNFdmljdGVkSAASLAoGbm90aWNlGDYgASgLMhouYWdlbnRtZXNoLmFnZW50LnYxLk5vdGljZUgAEjIKCWVzY2FsYXRlZBg3IAEoCzIdLmFnZW50bWVzaC5hZ2VudC52MS5Fc2NhbGF0ZWRIAEIJCgdwYXlsb2FkIkwKClJ1blN0YXJ0ZWQSGAoQaW5wdXRfbWVzc2FnZV9pZBgBIAEoCRIVCg1hZ2VudF92ZXJzaW9uGAIgASgFEg0KBW1vZGVsGAMgASgJIkEKDFJ1blN1c3BlbmRlZBIxCghhd2FpdGluZxgBIAMoCzIfLmFnZW50bWVzaC5hZ2VudC52MS5Bd2FpdGVkSXRlbSIsCgpSdW5SZXN1bWVkEg0KBWNhdXNlGAEgASgJEg8KB2F0dGVtcHQYAiABKAUigwEKDFJ1bkNvbXBsZXRlZBIvCgdvdXRjb21lGAEgASgOMh4uYWdlbnRtZXNoLmFnZW50LnYxLlJ1bk91dGNvbWUSEAoIcmVzcG9uc2UYAiABKAkSMAoFdXNhZ2UYAyABKAsyIS5hZ2VudG1lc2guY29tbW9uLnYxLlVzYWdlU3VtbWFyeSKQAQoJUnVuRmFpbGVkEiEKBWVycm9yGAEgASgLMhIuZ29vZ2xlLnJwYy5TdGF0dXMSLgoFcmV0cnkYAiABKA4yHy5hZ2VudG1lc2guYWdlbnQudjEuUmV0cnlBZHZpY2USMAoFdXNhZ2UYAyABKAsyIS5hZ2VudG1lc2guY29tbW9uLnYxLlVzYWdlU3VtbWFyeSJPCgxSdW5DYW5jZWxsZWQSDQoFY2F1c2UYASABKAkSMAoFdXNhZ2UYAiABKAsyIS5hZ2VudG1lc2guY29tbW9uLnYxLlVzYWdlU3VtbWFyeSI8CgtTdGVwU3RhcnRlZBIMCgRzdGVwGAEgASgFEhAKCHByb3ZpZGVyGAIgASgJEg0KBW1vZGVsGAMgASgJImQKDVN0ZXBDb21wbGV0ZWQSDAoEc3RlcBgBIAEoBRIVCg1maW5pc2hfcmVhc29uGAIgASgJEi4KBXVzYWdlGAMgASgLMh8uYWdlbnRtZXNoLmNvbW1vbi52MS5Nb2RlbFVzYWdlIj8KDk1lc3NhZ2VTdGFydGVkEi0KBHJvbGUYASABKA4yHy5hZ2VudG1lc2guYWdlbnQudjEuTWVzc2FnZVJvbGUiKQoJVGV4dERlbHRhEg4KBm9mZnNldBgBIAEoAxIMCgR0ZXh0GAIgASgJIkMKEE1lc3NhZ2VDb21wbGV0ZWQSLwoFcGFydHMYASADKAsyIC5hZ2VudG1lc2guY29tbW9uLnYxLkNvbnRlbnRQYXJ0IiwKDUl0ZW1EaXNjYXJkZWQSDAoEc3RlcBgBIAEoBRINCgVjYXVzZRgCIAEoCSIuCg5SZWFzb25pbmdEZWx0YRIOCgZvZmZzZXQYASABKAMSDAoEdGV4dBgCIAEoCSIiChJSZWFzb25pbmdDb21wbGV0ZWQSDAoEdGV4dBgBIAEoCSIfCg9Ub29sQ2FsbFN0YXJ0ZWQSDAoEdG9vbBgBIAEoCSI/ChZUb29sQ2FsbEFyZ3VtZW50c0RlbHRhEg4KBm9mZnNldBgBIAEoAxIVCg1qc29uX2ZyYWdtZW50GAIgASgJIoEBChFUb29sQ2FsbFJlcXVlc3RlZBIMCgR0b29sGAEgASgJEhYKDmFyZ3VtZW50c19qc29uGAIgASgJEhgKEGFyZ3VtZW50c19zaGEyNTYYAyABKAkSLAoEcmlzaxgEIAEoDjIeLmFnZW50bWVzaC5jb21tb24udjEuUmlza0NsYXNzIjUKEFRvb2xDYWxsUHJvZ3Jlc3MSDwoHbWVzc2FnZRgBIAEoCRIQCghmcmFjdGlvbhgCIAEoASLqAgoRQXBwcm92YWxSZXF1ZXN0ZWQSEwoLYXBwcm92YWxfaWQYASABKAkSDAoEdG9vbBgCIAEoCRIuCgRraW5kGAMgASgOMiAuYWdlbnRtZXNoLmFnZW50LnYxLkFwcHJvdmFsS2luZBIWCg5hcmd1bWVudHNfanNvbhgEIAEoCRIYChBhcmd1bWVudHNfc2hhMjU2GAUgASgJEiwKBHJpc2sYBiABKA4yHi5hZ2VudG1lc2guY29tbW9uLnYxLlJpc2tDbGFzcxIOCgZyZWFzb24YByABKAkSPwoRYWxsb3dlZF9kZWNpc2lvbnMYCCADKA4yJC5hZ2VudG1lc2guYWdlbnQudjEuQXBwcm92YWxEZWNpc2lvbhIgChhyZXF1aXJlc19vdGhlcl9wcmluY2lwYWwYCSABKAgSLwoLZXhwaXJlX3RpbWUYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIs8BChBBcHByb3ZhbFJlc29sdmVkEhMKC2FwcHJvdmFsX2lkGAEgASgJEgwKBHRvb2wYAiABKAkSMAoFc3RhdGUYAyABKA4yIS5hZ2VudG1lc2guYWdlbnQudjEuQXBwcm92YWxTdGF0ZRITCgtyZXNvbHZlZF9ieRgEIAEoCRIPCgdjb21tZW50GAUgASgJEh0KFWVkaXRlZF9hcmd1bWVudHNfanNvbhgGIAEoCRIhChlhcHByb3ZlZF9hcmd1bWVudHNfc2hhMjU2GAcgASgJIpQBChFUb29sQ2FsbENvbXBsZXRlZBIMCgR0b29sGAEgASgJEjEKB2NvbnRlbnQYAiADKAsyIC5hZ2VudG1lc2guY29tbW9uLnYxLkNvbnRlbnRQYXJ0EhcKD3N0cnVjdHVyZWRfanNvbhgDIAEoCRIQCghpc19lcnJvchgEIAEoCBITCgtkdXJhdGlvbl9tcxgFIAEoAyJACgxVc2FnZVVwZGF0ZWQSMAoFdXNhZ2UYASABKAsyIS5hZ2VudG1lc2guY29tbW9uLnYxLlVzYWdlU3VtbWFyeSKbAQoPTW9kZWxDYWxsQm9va2VkEhAKCGVudHJ5X2lkGAEgASgJEjUKB3B1cnBvc2UYAiABKA4yJC5hZ2VudG1lc2guYWdlbnQudjEuTW9kZWxDYWxsUHVycG9zZRIuCgV1c2FnZRgDIAEoCzIfLmFnZW50bWVzaC5jb21tb24udjEuTW9kZWxVc2FnZRIPCgdhYm9ydGVkGAQgASgIIoEBChBDb250ZXh0Q29tcGFjdGVkEg8KB3N1bW1hcnkYASABKAkSEAoIbWVzc2FnZXMYAiABKAUSHQoVZmlyc3Rfa2VwdF9tZXNzYWdlX2lkGAMgASgJEhUKDXRva2Vuc19iZWZvcmUYBCABKAMSFAoMdG9rZW5zX2FmdGVyGAUgASgDIjwKElRvb2xPdXRwdXRzRXZpY3RlZBIQCghjYWxsX2lkcxgBIAMoCRIUCgx0b2tlbnNfc2F2ZWQYAiABKAMiLQoJRXNjYWxhdGVkEg4KBnJlYXNvbhgBIAEoCRIQCghwcmlvcml0eRgCIAEoCSK9AQoGTm90aWNlEg4KBnJlYXNvbhgBIAEoCRIPCgdtZXNzYWdlGAIgASgJEjQKBWZhY3RzGAMgAygLMiUuYWdlbnRtZXNoLmFnZW50LnYxLk5vdGljZS5GYWN0c0VudHJ5Ei4KBXJldHJ5GAQgASgOMh8uYWdlbnRtZXNoLmFnZW50LnYxLlJldHJ5QWR2aWNlGiwKCkZhY3RzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASpWCglSZXRlbnRpb24SGQoVUkVURU5USU9OX1VOU1BFQ0lGSUVEEAASFQoRUkVURU5USU9OX0RVUkFCTEUQARIXChNSRVRFTlRJT05fVFJBTlNJRU5UEAIqfQoLUmV0cnlBZHZpY2USHAoYUkVUUllfQURWSUNFX1VOU1BFQ0lGSUVEEAASGQoVUkVUUllfQURWSUNFX1JFVFJZSU5HEAESGgoWUkVUUllfQURWSUNFX0VYSEFVU1RFRBACEhkKFVJFVFJZX0FEVklDRV9URVJNSU5BTBADKrMBChBNb2RlbENhbGxQdXJwb3NlEiIKHk1PREVMX0NBTExfUFVSUE9TRV9VTlNQRUNJRklFRBAAEhsKF01PREVMX0NBTExfUFVSUE9TRV9UVVJOEAESHgoaTU9ERUxfQ0FMTF9QVVJQT1NFX1NVTU1BUlkQAhIcChhNT0RFTF9DQUxMX1BVUlBPU0VfVElUTEUQAxIgChxNT0RFTF9DQUxMX1BVUlBPU0VfU1VCX0FHRU5UEARiBnByb3RvMw", [file_agentmesh_agent_v1_approval, file_agentmesh_agent_v1_run, file_agentmesh_common_v1_content, file_agentmesh_common_v1_risk, file_agentmesh_common_v1_usage, file_google_protobuf_timestamp, file_google_rpc_status]);
 
 /**
  * One event of a run. The envelope alone lets a reader order, resume, filter and forward events whose payload it does not
@@ -134,7 +136,16 @@ export type AgentEvent = Message<"agentmesh.agent.v1.AgentEvent"> & {
     case: "runStarted";
   } | {
     /**
-     * Another process goes on with the run, whose owner was lost. What was shown of an open step is void.
+     * The run waits for people or for its caller. It uses nothing meanwhile, and goes on when all of it has come.
+     *
+     * @generated from field: agentmesh.agent.v1.RunSuspended run_suspended = 17;
+     */
+    value: RunSuspended;
+    case: "runSuspended";
+  } | {
+    /**
+     * The run goes on: what it waited for has come, or another process has taken it up because its owner was lost. In that
+     * case what was shown of an open step is void.
      *
      * @generated from field: agentmesh.agent.v1.RunResumed run_resumed = 18;
      */
@@ -270,6 +281,22 @@ export type AgentEvent = Message<"agentmesh.agent.v1.AgentEvent"> & {
     case: "toolCallCompleted";
   } | {
     /**
+     * People are asked about a tool call. Written before the run is suspended.
+     *
+     * @generated from field: agentmesh.agent.v1.ApprovalRequested approval_requested = 46;
+     */
+    value: ApprovalRequested;
+    case: "approvalRequested";
+  } | {
+    /**
+     * An approval was decided, or has expired.
+     *
+     * @generated from field: agentmesh.agent.v1.ApprovalResolved approval_resolved = 47;
+     */
+    value: ApprovalResolved;
+    case: "approvalResolved";
+  } | {
+    /**
      * Transient: tokens used so far.
      *
      * @generated from field: agentmesh.agent.v1.UsageUpdated usage_updated = 50;
@@ -362,13 +389,34 @@ export const RunStartedSchema: GenMessage<RunStarted> = /*@__PURE__*/
   messageDesc(file_agentmesh_agent_v1_agent_event, 1);
 
 /**
- * The run goes on in another process.
+ * The run waits.
+ *
+ * @generated from message agentmesh.agent.v1.RunSuspended
+ */
+export type RunSuspended = Message<"agentmesh.agent.v1.RunSuspended"> & {
+  /**
+   * For what. Several items are dealt with one by one; each time the event is written again with what remains.
+   *
+   * @generated from field: repeated agentmesh.agent.v1.AwaitedItem awaiting = 1;
+   */
+  awaiting: AwaitedItem[];
+};
+
+/**
+ * Describes the message agentmesh.agent.v1.RunSuspended.
+ * Use `create(RunSuspendedSchema)` to create a new message.
+ */
+export const RunSuspendedSchema: GenMessage<RunSuspended> = /*@__PURE__*/
+  messageDesc(file_agentmesh_agent_v1_agent_event, 2);
+
+/**
+ * The run goes on, maybe in another process.
  *
  * @generated from message agentmesh.agent.v1.RunResumed
  */
 export type RunResumed = Message<"agentmesh.agent.v1.RunResumed"> & {
   /**
-   * Why, as a machine-readable word: "owner_lost".
+   * Why, as a machine-readable word: "owner_lost", "approval_resolved" or "tool_results".
    *
    * @generated from field: string cause = 1;
    */
@@ -387,7 +435,7 @@ export type RunResumed = Message<"agentmesh.agent.v1.RunResumed"> & {
  * Use `create(RunResumedSchema)` to create a new message.
  */
 export const RunResumedSchema: GenMessage<RunResumed> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 2);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 3);
 
 /**
  * The run ended with a result.
@@ -422,7 +470,7 @@ export type RunCompleted = Message<"agentmesh.agent.v1.RunCompleted"> & {
  * Use `create(RunCompletedSchema)` to create a new message.
  */
 export const RunCompletedSchema: GenMessage<RunCompleted> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 3);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 4);
 
 /**
  * The run ended by a failure.
@@ -457,7 +505,7 @@ export type RunFailed = Message<"agentmesh.agent.v1.RunFailed"> & {
  * Use `create(RunFailedSchema)` to create a new message.
  */
 export const RunFailedSchema: GenMessage<RunFailed> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 4);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 5);
 
 /**
  * The run was cancelled.
@@ -485,7 +533,7 @@ export type RunCancelled = Message<"agentmesh.agent.v1.RunCancelled"> & {
  * Use `create(RunCancelledSchema)` to create a new message.
  */
 export const RunCancelledSchema: GenMessage<RunCancelled> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 5);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 6);
 
 /**
  * A turn of the model began.
@@ -520,7 +568,7 @@ export type StepStarted = Message<"agentmesh.agent.v1.StepStarted"> & {
  * Use `create(StepStartedSchema)` to create a new message.
  */
 export const StepStartedSchema: GenMessage<StepStarted> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 6);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 7);
 
 /**
  * A turn of the model ended; all its items are stored.
@@ -555,7 +603,7 @@ export type StepCompleted = Message<"agentmesh.agent.v1.StepCompleted"> & {
  * Use `create(StepCompletedSchema)` to create a new message.
  */
 export const StepCompletedSchema: GenMessage<StepCompleted> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 7);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 8);
 
 /**
  * A message began.
@@ -576,7 +624,7 @@ export type MessageStarted = Message<"agentmesh.agent.v1.MessageStarted"> & {
  * Use `create(MessageStartedSchema)` to create a new message.
  */
 export const MessageStartedSchema: GenMessage<MessageStarted> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 8);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 9);
 
 /**
  * A piece of a message's text.
@@ -604,7 +652,7 @@ export type TextDelta = Message<"agentmesh.agent.v1.TextDelta"> & {
  * Use `create(TextDeltaSchema)` to create a new message.
  */
 export const TextDeltaSchema: GenMessage<TextDelta> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 9);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 10);
 
 /**
  * A message is complete.
@@ -625,7 +673,7 @@ export type MessageCompleted = Message<"agentmesh.agent.v1.MessageCompleted"> & 
  * Use `create(MessageCompletedSchema)` to create a new message.
  */
 export const MessageCompletedSchema: GenMessage<MessageCompleted> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 10);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 11);
 
 /**
  * What was shown of an item is void: the model call broke off and was asked again, or the owner of the run died.
@@ -653,7 +701,7 @@ export type ItemDiscarded = Message<"agentmesh.agent.v1.ItemDiscarded"> & {
  * Use `create(ItemDiscardedSchema)` to create a new message.
  */
 export const ItemDiscardedSchema: GenMessage<ItemDiscarded> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 11);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 12);
 
 /**
  * A piece of the model's reasoning summary.
@@ -681,7 +729,7 @@ export type ReasoningDelta = Message<"agentmesh.agent.v1.ReasoningDelta"> & {
  * Use `create(ReasoningDeltaSchema)` to create a new message.
  */
 export const ReasoningDeltaSchema: GenMessage<ReasoningDelta> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 12);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 13);
 
 /**
  * A reasoning item is complete.
@@ -702,7 +750,7 @@ export type ReasoningCompleted = Message<"agentmesh.agent.v1.ReasoningCompleted"
  * Use `create(ReasoningCompletedSchema)` to create a new message.
  */
 export const ReasoningCompletedSchema: GenMessage<ReasoningCompleted> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 13);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 14);
 
 /**
  * The model began a tool call.
@@ -723,7 +771,7 @@ export type ToolCallStarted = Message<"agentmesh.agent.v1.ToolCallStarted"> & {
  * Use `create(ToolCallStartedSchema)` to create a new message.
  */
 export const ToolCallStartedSchema: GenMessage<ToolCallStarted> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 14);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 15);
 
 /**
  * A piece of a tool call's arguments.
@@ -751,7 +799,7 @@ export type ToolCallArgumentsDelta = Message<"agentmesh.agent.v1.ToolCallArgumen
  * Use `create(ToolCallArgumentsDeltaSchema)` to create a new message.
  */
 export const ToolCallArgumentsDeltaSchema: GenMessage<ToolCallArgumentsDelta> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 15);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 16);
 
 /**
  * A tool call is complete and about to be executed.
@@ -793,7 +841,7 @@ export type ToolCallRequested = Message<"agentmesh.agent.v1.ToolCallRequested"> 
  * Use `create(ToolCallRequestedSchema)` to create a new message.
  */
 export const ToolCallRequestedSchema: GenMessage<ToolCallRequested> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 16);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 17);
 
 /**
  * A tool reports progress.
@@ -821,7 +869,154 @@ export type ToolCallProgress = Message<"agentmesh.agent.v1.ToolCallProgress"> & 
  * Use `create(ToolCallProgressSchema)` to create a new message.
  */
 export const ToolCallProgressSchema: GenMessage<ToolCallProgress> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 17);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 18);
+
+/**
+ * People are asked about a tool call.
+ *
+ * @generated from message agentmesh.agent.v1.ApprovalRequested
+ */
+export type ApprovalRequested = Message<"agentmesh.agent.v1.ApprovalRequested"> & {
+  /**
+   * `apr_…`.
+   *
+   * @generated from field: string approval_id = 1;
+   */
+  approvalId: string;
+
+  /**
+   * Tool's name.
+   *
+   * @generated from field: string tool = 2;
+   */
+  tool: string;
+
+  /**
+   * What is asked.
+   *
+   * @generated from field: agentmesh.agent.v1.ApprovalKind kind = 3;
+   */
+  kind: ApprovalKind;
+
+  /**
+   * Arguments as JSON text. Where the agent hides something, it is hidden here too; the approval itself has all of it.
+   *
+   * @generated from field: string arguments_json = 4;
+   */
+  argumentsJson: string;
+
+  /**
+   * SHA-256 of the arguments exactly as they will be executed, in lower-case hexadecimal.
+   *
+   * @generated from field: string arguments_sha256 = 5;
+   */
+  argumentsSha256: string;
+
+  /**
+   * The tool's risk class.
+   *
+   * @generated from field: agentmesh.common.v1.RiskClass risk = 6;
+   */
+  risk: RiskClass;
+
+  /**
+   * Why people are asked, as a machine-readable word: "risk", "policy" or "unknown_outcome".
+   *
+   * @generated from field: string reason = 7;
+   */
+  reason: string;
+
+  /**
+   * Decisions that are possible.
+   *
+   * @generated from field: repeated agentmesh.agent.v1.ApprovalDecision allowed_decisions = 8;
+   */
+  allowedDecisions: ApprovalDecision[];
+
+  /**
+   * True: whoever is the run's user cannot decide either.
+   *
+   * @generated from field: bool requires_other_principal = 9;
+   */
+  requiresOtherPrincipal: boolean;
+
+  /**
+   * When it expires, which counts as a denial.
+   *
+   * @generated from field: google.protobuf.Timestamp expire_time = 10;
+   */
+  expireTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message agentmesh.agent.v1.ApprovalRequested.
+ * Use `create(ApprovalRequestedSchema)` to create a new message.
+ */
+export const ApprovalRequestedSchema: GenMessage<ApprovalRequested> = /*@__PURE__*/
+  messageDesc(file_agentmesh_agent_v1_agent_event, 19);
+
+/**
+ * An approval was decided, or has expired.
+ *
+ * @generated from message agentmesh.agent.v1.ApprovalResolved
+ */
+export type ApprovalResolved = Message<"agentmesh.agent.v1.ApprovalResolved"> & {
+  /**
+   * `apr_…`.
+   *
+   * @generated from field: string approval_id = 1;
+   */
+  approvalId: string;
+
+  /**
+   * Tool's name.
+   *
+   * @generated from field: string tool = 2;
+   */
+  tool: string;
+
+  /**
+   * What came of it.
+   *
+   * @generated from field: agentmesh.agent.v1.ApprovalState state = 3;
+   */
+  state: ApprovalState;
+
+  /**
+   * Who decided: the credential's subject; empty when it has expired.
+   *
+   * @generated from field: string resolved_by = 4;
+   */
+  resolvedBy: string;
+
+  /**
+   * What whoever decided has said.
+   *
+   * @generated from field: string comment = 5;
+   */
+  comment: string;
+
+  /**
+   * Arguments that replaced the original ones, as JSON text; hidden as those of the request are.
+   *
+   * @generated from field: string edited_arguments_json = 6;
+   */
+  editedArgumentsJson: string;
+
+  /**
+   * SHA-256 of the arguments that were approved; empty otherwise.
+   *
+   * @generated from field: string approved_arguments_sha256 = 7;
+   */
+  approvedArgumentsSha256: string;
+};
+
+/**
+ * Describes the message agentmesh.agent.v1.ApprovalResolved.
+ * Use `create(ApprovalResolvedSchema)` to create a new message.
+ */
+export const ApprovalResolvedSchema: GenMessage<ApprovalResolved> = /*@__PURE__*/
+  messageDesc(file_agentmesh_agent_v1_agent_event, 20);
 
 /**
  * The tool answered.
@@ -870,7 +1065,7 @@ export type ToolCallCompleted = Message<"agentmesh.agent.v1.ToolCallCompleted"> 
  * Use `create(ToolCallCompletedSchema)` to create a new message.
  */
 export const ToolCallCompletedSchema: GenMessage<ToolCallCompleted> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 18);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 21);
 
 /**
  * Tokens used so far in this run.
@@ -891,7 +1086,7 @@ export type UsageUpdated = Message<"agentmesh.agent.v1.UsageUpdated"> & {
  * Use `create(UsageUpdatedSchema)` to create a new message.
  */
 export const UsageUpdatedSchema: GenMessage<UsageUpdated> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 19);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 22);
 
 /**
  * One call of a model, as it was booked: one ledger entry.
@@ -933,7 +1128,7 @@ export type ModelCallBooked = Message<"agentmesh.agent.v1.ModelCallBooked"> & {
  * Use `create(ModelCallBookedSchema)` to create a new message.
  */
 export const ModelCallBookedSchema: GenMessage<ModelCallBooked> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 20);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 23);
 
 /**
  * A part of the history was replaced by a summary in what the model sees.
@@ -982,7 +1177,7 @@ export type ContextCompacted = Message<"agentmesh.agent.v1.ContextCompacted"> & 
  * Use `create(ContextCompactedSchema)` to create a new message.
  */
 export const ContextCompactedSchema: GenMessage<ContextCompacted> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 21);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 24);
 
 /**
  * Outputs of tools that the model has seen were replaced by placeholders.
@@ -1010,7 +1205,7 @@ export type ToolOutputsEvicted = Message<"agentmesh.agent.v1.ToolOutputsEvicted"
  * Use `create(ToolOutputsEvictedSchema)` to create a new message.
  */
 export const ToolOutputsEvictedSchema: GenMessage<ToolOutputsEvicted> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 22);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 25);
 
 /**
  * The agent asks for people.
@@ -1038,7 +1233,7 @@ export type Escalated = Message<"agentmesh.agent.v1.Escalated"> & {
  * Use `create(EscalatedSchema)` to create a new message.
  */
 export const EscalatedSchema: GenMessage<Escalated> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 23);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 26);
 
 /**
  * Something worth knowing that does not end the run.
@@ -1080,7 +1275,7 @@ export type Notice = Message<"agentmesh.agent.v1.Notice"> & {
  * Use `create(NoticeSchema)` to create a new message.
  */
 export const NoticeSchema: GenMessage<Notice> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 24);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 27);
 
 /**
  * Whether an event is stored.

@@ -6,26 +6,31 @@ import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegen
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import type { RetryAdvice } from "./agent_event_pb.ts";
 import { file_agentmesh_agent_v1_agent_event } from "./agent_event_pb.ts";
+import type { ApprovalDecision, ApprovalKind } from "./approval_pb.ts";
+import { file_agentmesh_agent_v1_approval } from "./approval_pb.ts";
 import type { RunOutcome, RunState } from "./run_pb.ts";
 import { file_agentmesh_agent_v1_run } from "./run_pb.ts";
 import { file_agentmesh_common_v1_auth_option } from "../../common/v1/auth_option_pb.ts";
 import type { ContentPart } from "../../common/v1/content_pb.ts";
 import { file_agentmesh_common_v1_content } from "../../common/v1/content_pb.ts";
 import { file_agentmesh_common_v1_json_option } from "../../common/v1/json_option_pb.ts";
+import type { RiskClass } from "../../common/v1/risk_pb.ts";
+import { file_agentmesh_common_v1_risk } from "../../common/v1/risk_pb.ts";
 import { file_agentmesh_common_v1_sse_option } from "../../common/v1/sse_option_pb.ts";
 import type { UsageSummary } from "../../common/v1/usage_pb.ts";
 import { file_agentmesh_common_v1_usage } from "../../common/v1/usage_pb.ts";
 import { file_buf_validate_validate } from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
 import { file_google_api_annotations } from "../../../google/api/annotations_pb.ts";
 import { file_google_api_field_behavior } from "../../../google/api/field_behavior_pb.ts";
-import { file_google_protobuf_struct } from "@bufbuild/protobuf/wkt";
+import type { Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_struct, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { JsonObject, Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file agentmesh/agent/v1/chat_service.proto.
  */
 export const file_agentmesh_agent_v1_chat_service: GenFile = /*@__PURE__*/
-  fileDesc("CiVhZ2VudG1lc2gvYWdlbnQvdjEvY2hhdF9zZXJ2aWNlLnByb3RvEhJhZ2VudG1lc2guYWdlbnQudjEirgIKC0NoYXRSZXF1ZXN0Eh8KB21lc3NhZ2UYASABKAlCDuBBArpICHIGEAEYoI0GEhwKCnNlc3Npb25faWQYAiABKAlCCLpIBXIDGIABEhoKCGFnZW50X2lkGAMgASgJQgi6SAVyAxiAARI/CgthdHRhY2htZW50cxgEIAMoCzIgLmFnZW50bWVzaC5jb21tb24udjEuQ29udGVudFBhcnRCCLpIBZIBAhAKEhwKCnJlcXVlc3RfaWQYBSABKAlCCLpIBXIDGIABEh0KC2VuZF91c2VyX2lkGAYgASgJQgi6SAVyAxiAARIoCgdjb250ZXh0GAcgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIcChRjYW5jZWxfb25fZGlzY29ubmVjdBgIIAEoCCLUAQoMQ2hhdFJlc3BvbnNlEhAKCHJlc3BvbnNlGAEgASgJEhIKCnNlc3Npb25faWQYAiABKAkSMAoFdXNhZ2UYAyABKAsyIS5hZ2VudG1lc2guY29tbW9uLnYxLlVzYWdlU3VtbWFyeRIOCgZydW5faWQYBCABKAkSKwoFc3RhdGUYBSABKA4yHC5hZ2VudG1lc2guYWdlbnQudjEuUnVuU3RhdGUSLwoHb3V0Y29tZRgGIAEoDjIeLmFnZW50bWVzaC5hZ2VudC52MS5SdW5PdXRjb21lIrQCChFDaGF0U3RyZWFtUmVxdWVzdBIfCgdtZXNzYWdlGAEgASgJQg7gQQK6SAhyBhABGKCNBhIcCgpzZXNzaW9uX2lkGAIgASgJQgi6SAVyAxiAARIaCghhZ2VudF9pZBgDIAEoCUIIukgFcgMYgAESPwoLYXR0YWNobWVudHMYBCADKAsyIC5hZ2VudG1lc2guY29tbW9uLnYxLkNvbnRlbnRQYXJ0Qgi6SAWSAQIQChIcCgpyZXF1ZXN0X2lkGAUgASgJQgi6SAVyAxiAARIdCgtlbmRfdXNlcl9pZBgGIAEoCUIIukgFcgMYgAESKAoHY29udGV4dBgHIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSHAoUY2FuY2VsX29uX2Rpc2Nvbm5lY3QYCCABKAgiQgoSQ2hhdFN0cmVhbVJlc3BvbnNlEiwKBWV2ZW50GAEgASgLMh0uYWdlbnRtZXNoLmFnZW50LnYxLkNoYXRFdmVudCK+AwoJQ2hhdEV2ZW50EgsKA3NlcRgBIAEoAxIsCgR0ZXh0GAIgASgLMhwuYWdlbnRtZXNoLmFnZW50LnYxLkNoYXRUZXh0SAASNQoJdG9vbF9jYWxsGAMgASgLMiAuYWdlbnRtZXNoLmFnZW50LnYxLkNoYXRUb29sQ2FsbEgAEjkKC3Rvb2xfcmVzdWx0GAQgASgLMiIuYWdlbnRtZXNoLmFnZW50LnYxLkNoYXRUb29sUmVzdWx0SAASMgoHcmV0cmFjdBgFIAEoCzIfLmFnZW50bWVzaC5hZ2VudC52MS5DaGF0UmV0cmFjdEgAEjMKCm9wZW5faXRlbXMYBiABKAsyHS5hZ2VudG1lc2guYWdlbnQudjEuT3Blbkl0ZW1zSAASMAoGbm90aWNlGAcgASgLMh4uYWdlbnRtZXNoLmFnZW50LnYxLkNoYXROb3RpY2VIABIuCgVmaW5hbBgIIAEoCzIdLmFnZW50bWVzaC5hZ2VudC52MS5DaGF0RmluYWxIABIuCgVlcnJvchgJIAEoCzIdLmFnZW50bWVzaC5hZ2VudC52MS5DaGF0RXJyb3JIAEIJCgdwYXlsb2FkIiwKCENoYXRUZXh0Eg8KB2NvbnRlbnQYASABKAkSDwoHaXRlbV9pZBgCIAEoCSJKCgxDaGF0VG9vbENhbGwSDAoEdG9vbBgBIAEoCRIbCglhcmdzX2pzb24YAiABKAlCCJq1GARhcmdzEg8KB2NhbGxfaWQYAyABKAkiUQoOQ2hhdFRvb2xSZXN1bHQSDAoEdG9vbBgBIAEoCRIOCgZyZXN1bHQYAiABKAkSDwoHY2FsbF9pZBgDIAEoCRIQCghpc19lcnJvchgEIAEoCCIeCgtDaGF0UmV0cmFjdBIPCgdpdGVtX2lkGAEgASgJIi0KCkNoYXROb3RpY2USDgoGcmVhc29uGAEgASgJEg8KB21lc3NhZ2UYAiABKAki4gEKCUNoYXRGaW5hbBIPCgdjb250ZW50GAEgASgJEhAKCHJlc3BvbnNlGAIgASgJEhIKCnNlc3Npb25faWQYAyABKAkSMAoFdXNhZ2UYBCABKAsyIS5hZ2VudG1lc2guY29tbW9uLnYxLlVzYWdlU3VtbWFyeRIOCgZydW5faWQYBSABKAkSKwoFc3RhdGUYBiABKA4yHC5hZ2VudG1lc2guYWdlbnQudjEuUnVuU3RhdGUSLwoHb3V0Y29tZRgHIAEoDjIeLmFnZW50bWVzaC5hZ2VudC52MS5SdW5PdXRjb21lIo4BCglDaGF0RXJyb3ISDAoEY29kZRgBIAEoCRIOCgZyZWFzb24YAiABKAkSDwoHbWVzc2FnZRgDIAEoCRIuCgVyZXRyeRgEIAEoDjIfLmFnZW50bWVzaC5hZ2VudC52MS5SZXRyeUFkdmljZRIOCgZydW5faWQYBSABKAkSEgoKc2Vzc2lvbl9pZBgGIAEoCSJLCglPcGVuSXRlbXMSEQoJYXNfb2Zfc2VxGAEgASgDEisKBWl0ZW1zGAIgAygLMhwuYWdlbnRtZXNoLmFnZW50LnYxLk9wZW5JdGVtIkgKCE9wZW5JdGVtEg8KB2l0ZW1faWQYASABKAkSDAoEa2luZBgCIAEoCRIPCgdjb250ZW50GAMgASgJEgwKBHRvb2wYBCABKAkyvQIKC0NoYXRTZXJ2aWNlEnQKBENoYXQSHy5hZ2VudG1lc2guYWdlbnQudjEuQ2hhdFJlcXVlc3QaIC5hZ2VudG1lc2guYWdlbnQudjEuQ2hhdFJlc3BvbnNlIimKtRgOCgphZ2VudHM6cnVuEAGC0+STAhE6ASoiDC9hcGkvdjEvY2hhdBK3AQoKQ2hhdFN0cmVhbRIlLmFnZW50bWVzaC5hZ2VudC52MS5DaGF0U3RyZWFtUmVxdWVzdBomLmFnZW50bWVzaC5hZ2VudC52MS5DaGF0U3RyZWFtUmVzcG9uc2UiWIq1GA4KCmFnZW50czpydW4QAZK1GB0KCWV2ZW50LnNlcRIFZXZlbnQaB3BheWxvYWQoAYLT5JMCHzoBKmIFZXZlbnQiEy9hcGkvdjEvY2hhdC9zdHJlYW0wAWIGcHJvdG8z", [file_agentmesh_agent_v1_agent_event, file_agentmesh_agent_v1_run, file_agentmesh_common_v1_auth_option, file_agentmesh_common_v1_content, file_agentmesh_common_v1_json_option, file_agentmesh_common_v1_sse_option, file_agentmesh_common_v1_usage, file_buf_validate_validate, file_google_api_annotations, file_google_api_field_behavior, file_google_protobuf_struct]);
+  fileDesc("CiVhZ2VudG1lc2gvYWdlbnQvdjEvY2hhdF9zZXJ2aWNlLnByb3RvEhJhZ2VudG1lc2guYWdlbnQudjEirgIKC0NoYXRSZXF1ZXN0Eh8KB21lc3NhZ2UYASABKAlCDuBBArpICHIGEAEYoI0GEhwKCnNlc3Npb25faWQYAiABKAlCCLpIBXIDGIABEhoKCGFnZW50X2lkGAMgASgJQgi6SAVyAxiAARI/CgthdHRhY2htZW50cxgEIAMoCzIgLmFnZW50bWVzaC5jb21tb24udjEuQ29udGVudFBhcnRCCLpIBZIBAhAKEhwKCnJlcXVlc3RfaWQYBSABKAlCCLpIBXIDGIABEh0KC2VuZF91c2VyX2lkGAYgASgJQgi6SAVyAxiAARIoCgdjb250ZXh0GAcgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIcChRjYW5jZWxfb25fZGlzY29ubmVjdBgIIAEoCCKUAgoMQ2hhdFJlc3BvbnNlEhAKCHJlc3BvbnNlGAEgASgJEhIKCnNlc3Npb25faWQYAiABKAkSMAoFdXNhZ2UYAyABKAsyIS5hZ2VudG1lc2guY29tbW9uLnYxLlVzYWdlU3VtbWFyeRIOCgZydW5faWQYBCABKAkSKwoFc3RhdGUYBSABKA4yHC5hZ2VudG1lc2guYWdlbnQudjEuUnVuU3RhdGUSLwoHb3V0Y29tZRgGIAEoDjIeLmFnZW50bWVzaC5hZ2VudC52MS5SdW5PdXRjb21lEj4KEXBlbmRpbmdfYXBwcm92YWxzGAcgAygLMiMuYWdlbnRtZXNoLmFnZW50LnYxLlBlbmRpbmdBcHByb3ZhbCK0AgoRQ2hhdFN0cmVhbVJlcXVlc3QSHwoHbWVzc2FnZRgBIAEoCUIO4EECukgIcgYQARigjQYSHAoKc2Vzc2lvbl9pZBgCIAEoCUIIukgFcgMYgAESGgoIYWdlbnRfaWQYAyABKAlCCLpIBXIDGIABEj8KC2F0dGFjaG1lbnRzGAQgAygLMiAuYWdlbnRtZXNoLmNvbW1vbi52MS5Db250ZW50UGFydEIIukgFkgECEAoSHAoKcmVxdWVzdF9pZBgFIAEoCUIIukgFcgMYgAESHQoLZW5kX3VzZXJfaWQYBiABKAlCCLpIBXIDGIABEigKB2NvbnRleHQYByABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EhwKFGNhbmNlbF9vbl9kaXNjb25uZWN0GAggASgIIkIKEkNoYXRTdHJlYW1SZXNwb25zZRIsCgVldmVudBgBIAEoCzIdLmFnZW50bWVzaC5hZ2VudC52MS5DaGF0RXZlbnQi9AMKCUNoYXRFdmVudBILCgNzZXEYASABKAMSLAoEdGV4dBgCIAEoCzIcLmFnZW50bWVzaC5hZ2VudC52MS5DaGF0VGV4dEgAEjUKCXRvb2xfY2FsbBgDIAEoCzIgLmFnZW50bWVzaC5hZ2VudC52MS5DaGF0VG9vbENhbGxIABI5Cgt0b29sX3Jlc3VsdBgEIAEoCzIiLmFnZW50bWVzaC5hZ2VudC52MS5DaGF0VG9vbFJlc3VsdEgAEjIKB3JldHJhY3QYBSABKAsyHy5hZ2VudG1lc2guYWdlbnQudjEuQ2hhdFJldHJhY3RIABIzCgpvcGVuX2l0ZW1zGAYgASgLMh0uYWdlbnRtZXNoLmFnZW50LnYxLk9wZW5JdGVtc0gAEjAKBm5vdGljZRgHIAEoCzIeLmFnZW50bWVzaC5hZ2VudC52MS5DaGF0Tm90aWNlSAASLgoFZmluYWwYCCABKAsyHS5hZ2VudG1lc2guYWdlbnQudjEuQ2hhdEZpbmFsSAASLgoFZXJyb3IYCSABKAsyHS5hZ2VudG1lc2guYWdlbnQudjEuQ2hhdEVycm9ySAASNAoIYXBwcm92YWwYCiABKAsyIC5hZ2VudG1lc2guYWdlbnQudjEuQ2hhdEFwcHJvdmFsSABCCQoHcGF5bG9hZCIsCghDaGF0VGV4dBIPCgdjb250ZW50GAEgASgJEg8KB2l0ZW1faWQYAiABKAkiSgoMQ2hhdFRvb2xDYWxsEgwKBHRvb2wYASABKAkSGwoJYXJnc19qc29uGAIgASgJQgiatRgEYXJncxIPCgdjYWxsX2lkGAMgASgJIlEKDkNoYXRUb29sUmVzdWx0EgwKBHRvb2wYASABKAkSDgoGcmVzdWx0GAIgASgJEg8KB2NhbGxfaWQYAyABKAkSEAoIaXNfZXJyb3IYBCABKAgi+wIKDENoYXRBcHByb3ZhbBITCgthcHByb3ZhbF9pZBgBIAEoCRIPCgdjYWxsX2lkGAIgASgJEgwKBHRvb2wYAyABKAkSGwoJYXJnc19qc29uGAQgASgJQgiatRgEYXJncxIYChBhcmd1bWVudHNfc2hhMjU2GAUgASgJEi4KBGtpbmQYBiABKA4yIC5hZ2VudG1lc2guYWdlbnQudjEuQXBwcm92YWxLaW5kEiwKBHJpc2sYByABKA4yHi5hZ2VudG1lc2guY29tbW9uLnYxLlJpc2tDbGFzcxIOCgZyZWFzb24YCCABKAkSPwoRYWxsb3dlZF9kZWNpc2lvbnMYCSADKA4yJC5hZ2VudG1lc2guYWdlbnQudjEuQXBwcm92YWxEZWNpc2lvbhIgChhyZXF1aXJlc19vdGhlcl9wcmluY2lwYWwYCiABKAgSLwoLZXhwaXJlX3RpbWUYCyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIvkCCg9QZW5kaW5nQXBwcm92YWwSEwoLYXBwcm92YWxfaWQYASABKAkSDwoHY2FsbF9pZBgCIAEoCRIMCgR0b29sGAMgASgJEhYKDmFyZ3VtZW50c19qc29uGAQgASgJEhgKEGFyZ3VtZW50c19zaGEyNTYYBSABKAkSLgoEa2luZBgGIAEoDjIgLmFnZW50bWVzaC5hZ2VudC52MS5BcHByb3ZhbEtpbmQSLAoEcmlzaxgHIAEoDjIeLmFnZW50bWVzaC5jb21tb24udjEuUmlza0NsYXNzEg4KBnJlYXNvbhgIIAEoCRI/ChFhbGxvd2VkX2RlY2lzaW9ucxgJIAMoDjIkLmFnZW50bWVzaC5hZ2VudC52MS5BcHByb3ZhbERlY2lzaW9uEiAKGHJlcXVpcmVzX290aGVyX3ByaW5jaXBhbBgKIAEoCBIvCgtleHBpcmVfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiHgoLQ2hhdFJldHJhY3QSDwoHaXRlbV9pZBgBIAEoCSItCgpDaGF0Tm90aWNlEg4KBnJlYXNvbhgBIAEoCRIPCgdtZXNzYWdlGAIgASgJIqICCglDaGF0RmluYWwSDwoHY29udGVudBgBIAEoCRIQCghyZXNwb25zZRgCIAEoCRISCgpzZXNzaW9uX2lkGAMgASgJEjAKBXVzYWdlGAQgASgLMiEuYWdlbnRtZXNoLmNvbW1vbi52MS5Vc2FnZVN1bW1hcnkSDgoGcnVuX2lkGAUgASgJEisKBXN0YXRlGAYgASgOMhwuYWdlbnRtZXNoLmFnZW50LnYxLlJ1blN0YXRlEi8KB291dGNvbWUYByABKA4yHi5hZ2VudG1lc2guYWdlbnQudjEuUnVuT3V0Y29tZRI+ChFwZW5kaW5nX2FwcHJvdmFscxgIIAMoCzIjLmFnZW50bWVzaC5hZ2VudC52MS5QZW5kaW5nQXBwcm92YWwijgEKCUNoYXRFcnJvchIMCgRjb2RlGAEgASgJEg4KBnJlYXNvbhgCIAEoCRIPCgdtZXNzYWdlGAMgASgJEi4KBXJldHJ5GAQgASgOMh8uYWdlbnRtZXNoLmFnZW50LnYxLlJldHJ5QWR2aWNlEg4KBnJ1bl9pZBgFIAEoCRISCgpzZXNzaW9uX2lkGAYgASgJIksKCU9wZW5JdGVtcxIRCglhc19vZl9zZXEYASABKAMSKwoFaXRlbXMYAiADKAsyHC5hZ2VudG1lc2guYWdlbnQudjEuT3Blbkl0ZW0iSAoIT3Blbkl0ZW0SDwoHaXRlbV9pZBgBIAEoCRIMCgRraW5kGAIgASgJEg8KB2NvbnRlbnQYAyABKAkSDAoEdG9vbBgEIAEoCTK9AgoLQ2hhdFNlcnZpY2USdAoEQ2hhdBIfLmFnZW50bWVzaC5hZ2VudC52MS5DaGF0UmVxdWVzdBogLmFnZW50bWVzaC5hZ2VudC52MS5DaGF0UmVzcG9uc2UiKYq1GA4KCmFnZW50czpydW4QAYLT5JMCEToBKiIML2FwaS92MS9jaGF0ErcBCgpDaGF0U3RyZWFtEiUuYWdlbnRtZXNoLmFnZW50LnYxLkNoYXRTdHJlYW1SZXF1ZXN0GiYuYWdlbnRtZXNoLmFnZW50LnYxLkNoYXRTdHJlYW1SZXNwb25zZSJYirUYDgoKYWdlbnRzOnJ1bhABkrUYHQoJZXZlbnQuc2VxEgVldmVudBoHcGF5bG9hZCgBgtPkkwIfOgEqYgVldmVudCITL2FwaS92MS9jaGF0L3N0cmVhbTABYgZwcm90bzM", [file_agentmesh_agent_v1_agent_event, file_agentmesh_agent_v1_approval, file_agentmesh_agent_v1_run, file_agentmesh_common_v1_auth_option, file_agentmesh_common_v1_content, file_agentmesh_common_v1_json_option, file_agentmesh_common_v1_risk, file_agentmesh_common_v1_sse_option, file_agentmesh_common_v1_usage, file_buf_validate_validate, file_google_api_annotations, file_google_api_field_behavior, file_google_protobuf_struct, file_google_protobuf_timestamp]);
 
 /**
  * A user's message to an agent.
@@ -133,7 +138,7 @@ export type ChatResponse = Message<"agentmesh.agent.v1.ChatResponse"> & {
   runId: string;
 
   /**
-   * COMPLETED, CANCELLED, or RUNNING when the answer takes longer than the call may last.
+   * COMPLETED, CANCELLED, SUSPENDED when the run waits, or RUNNING when the answer takes longer than the call may last.
    *
    * @generated from field: agentmesh.agent.v1.RunState state = 5;
    */
@@ -145,6 +150,13 @@ export type ChatResponse = Message<"agentmesh.agent.v1.ChatResponse"> & {
    * @generated from field: agentmesh.agent.v1.RunOutcome outcome = 6;
    */
   outcome: RunOutcome;
+
+  /**
+   * Approvals that the run waits for.
+   *
+   * @generated from field: repeated agentmesh.agent.v1.PendingApproval pending_approvals = 7;
+   */
+  pendingApprovals: PendingApproval[];
 };
 
 /**
@@ -327,6 +339,14 @@ export type ChatEvent = Message<"agentmesh.agent.v1.ChatEvent"> & {
      */
     value: ChatError;
     case: "error";
+  } | {
+    /**
+     * People are asked about a tool call.
+     *
+     * @generated from field: agentmesh.agent.v1.ChatApproval approval = 10;
+     */
+    value: ChatApproval;
+    case: "approval";
   } | { case: undefined; value?: undefined };
 };
 
@@ -443,6 +463,188 @@ export const ChatToolResultSchema: GenMessage<ChatToolResult> = /*@__PURE__*/
   messageDesc(file_agentmesh_agent_v1_chat_service, 7);
 
 /**
+ * People are asked about a tool call: the run waits for ApprovalService.ResolveApproval.
+ *
+ * @generated from message agentmesh.agent.v1.ChatApproval
+ */
+export type ChatApproval = Message<"agentmesh.agent.v1.ChatApproval"> & {
+  /**
+   * `apr_…`.
+   *
+   * @generated from field: string approval_id = 1;
+   */
+  approvalId: string;
+
+  /**
+   * Call, `call_…`.
+   *
+   * @generated from field: string call_id = 2;
+   */
+  callId: string;
+
+  /**
+   * Tool's name.
+   *
+   * @generated from field: string tool = 3;
+   */
+  tool: string;
+
+  /**
+   * Arguments as JSON text; `args`, parsed, in server-sent events. What the agent hides is hidden.
+   *
+   * @generated from field: string args_json = 4;
+   */
+  argsJson: string;
+
+  /**
+   * SHA-256 of the arguments exactly as they will be executed.
+   *
+   * @generated from field: string arguments_sha256 = 5;
+   */
+  argumentsSha256: string;
+
+  /**
+   * What is asked.
+   *
+   * @generated from field: agentmesh.agent.v1.ApprovalKind kind = 6;
+   */
+  kind: ApprovalKind;
+
+  /**
+   * The tool's risk class.
+   *
+   * @generated from field: agentmesh.common.v1.RiskClass risk = 7;
+   */
+  risk: RiskClass;
+
+  /**
+   * Why people are asked: "risk", "policy" or "unknown_outcome".
+   *
+   * @generated from field: string reason = 8;
+   */
+  reason: string;
+
+  /**
+   * Decisions that are possible.
+   *
+   * @generated from field: repeated agentmesh.agent.v1.ApprovalDecision allowed_decisions = 9;
+   */
+  allowedDecisions: ApprovalDecision[];
+
+  /**
+   * True: whoever is the run's user cannot decide either.
+   *
+   * @generated from field: bool requires_other_principal = 10;
+   */
+  requiresOtherPrincipal: boolean;
+
+  /**
+   * When it expires, which counts as a denial.
+   *
+   * @generated from field: google.protobuf.Timestamp expire_time = 11;
+   */
+  expireTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message agentmesh.agent.v1.ChatApproval.
+ * Use `create(ChatApprovalSchema)` to create a new message.
+ */
+export const ChatApprovalSchema: GenMessage<ChatApproval> = /*@__PURE__*/
+  messageDesc(file_agentmesh_agent_v1_chat_service, 8);
+
+/**
+ * An approval that a run waits for.
+ *
+ * @generated from message agentmesh.agent.v1.PendingApproval
+ */
+export type PendingApproval = Message<"agentmesh.agent.v1.PendingApproval"> & {
+  /**
+   * `apr_…`.
+   *
+   * @generated from field: string approval_id = 1;
+   */
+  approvalId: string;
+
+  /**
+   * Call, `call_…`.
+   *
+   * @generated from field: string call_id = 2;
+   */
+  callId: string;
+
+  /**
+   * Tool's name.
+   *
+   * @generated from field: string tool = 3;
+   */
+  tool: string;
+
+  /**
+   * Arguments as JSON text. What the agent hides is hidden.
+   *
+   * @generated from field: string arguments_json = 4;
+   */
+  argumentsJson: string;
+
+  /**
+   * SHA-256 of the arguments exactly as they will be executed.
+   *
+   * @generated from field: string arguments_sha256 = 5;
+   */
+  argumentsSha256: string;
+
+  /**
+   * What is asked.
+   *
+   * @generated from field: agentmesh.agent.v1.ApprovalKind kind = 6;
+   */
+  kind: ApprovalKind;
+
+  /**
+   * The tool's risk class.
+   *
+   * @generated from field: agentmesh.common.v1.RiskClass risk = 7;
+   */
+  risk: RiskClass;
+
+  /**
+   * Why people are asked: "risk", "policy" or "unknown_outcome".
+   *
+   * @generated from field: string reason = 8;
+   */
+  reason: string;
+
+  /**
+   * Decisions that are possible.
+   *
+   * @generated from field: repeated agentmesh.agent.v1.ApprovalDecision allowed_decisions = 9;
+   */
+  allowedDecisions: ApprovalDecision[];
+
+  /**
+   * True: whoever is the run's user cannot decide either.
+   *
+   * @generated from field: bool requires_other_principal = 10;
+   */
+  requiresOtherPrincipal: boolean;
+
+  /**
+   * When it expires, which counts as a denial.
+   *
+   * @generated from field: google.protobuf.Timestamp expire_time = 11;
+   */
+  expireTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message agentmesh.agent.v1.PendingApproval.
+ * Use `create(PendingApprovalSchema)` to create a new message.
+ */
+export const PendingApprovalSchema: GenMessage<PendingApproval> = /*@__PURE__*/
+  messageDesc(file_agentmesh_agent_v1_chat_service, 9);
+
+/**
  * Text that was shown is void.
  *
  * @generated from message agentmesh.agent.v1.ChatRetract
@@ -461,7 +663,7 @@ export type ChatRetract = Message<"agentmesh.agent.v1.ChatRetract"> & {
  * Use `create(ChatRetractSchema)` to create a new message.
  */
 export const ChatRetractSchema: GenMessage<ChatRetract> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_chat_service, 8);
+  messageDesc(file_agentmesh_agent_v1_chat_service, 10);
 
 /**
  * Something worth knowing.
@@ -489,7 +691,7 @@ export type ChatNotice = Message<"agentmesh.agent.v1.ChatNotice"> & {
  * Use `create(ChatNoticeSchema)` to create a new message.
  */
 export const ChatNoticeSchema: GenMessage<ChatNotice> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_chat_service, 9);
+  messageDesc(file_agentmesh_agent_v1_chat_service, 11);
 
 /**
  * The end of a chat stream: the fields of ChatResponse, and the answer once more as `content`.
@@ -533,7 +735,7 @@ export type ChatFinal = Message<"agentmesh.agent.v1.ChatFinal"> & {
   runId: string;
 
   /**
-   * COMPLETED or CANCELLED.
+   * COMPLETED or CANCELLED, or SUSPENDED when the run waits.
    *
    * @generated from field: agentmesh.agent.v1.RunState state = 6;
    */
@@ -545,6 +747,13 @@ export type ChatFinal = Message<"agentmesh.agent.v1.ChatFinal"> & {
    * @generated from field: agentmesh.agent.v1.RunOutcome outcome = 7;
    */
   outcome: RunOutcome;
+
+  /**
+   * Approvals that the run waits for.
+   *
+   * @generated from field: repeated agentmesh.agent.v1.PendingApproval pending_approvals = 8;
+   */
+  pendingApprovals: PendingApproval[];
 };
 
 /**
@@ -552,7 +761,7 @@ export type ChatFinal = Message<"agentmesh.agent.v1.ChatFinal"> & {
  * Use `create(ChatFinalSchema)` to create a new message.
  */
 export const ChatFinalSchema: GenMessage<ChatFinal> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_chat_service, 10);
+  messageDesc(file_agentmesh_agent_v1_chat_service, 12);
 
 /**
  * The end of a chat stream by a failure of the run.
@@ -608,7 +817,7 @@ export type ChatError = Message<"agentmesh.agent.v1.ChatError"> & {
  * Use `create(ChatErrorSchema)` to create a new message.
  */
 export const ChatErrorSchema: GenMessage<ChatError> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_chat_service, 11);
+  messageDesc(file_agentmesh_agent_v1_chat_service, 13);
 
 /**
  * What the owner of a run holds of unfinished items, for whoever joins in the middle.
@@ -636,7 +845,7 @@ export type OpenItems = Message<"agentmesh.agent.v1.OpenItems"> & {
  * Use `create(OpenItemsSchema)` to create a new message.
  */
 export const OpenItemsSchema: GenMessage<OpenItems> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_chat_service, 12);
+  messageDesc(file_agentmesh_agent_v1_chat_service, 14);
 
 /**
  * An unfinished item.
@@ -678,7 +887,7 @@ export type OpenItem = Message<"agentmesh.agent.v1.OpenItem"> & {
  * Use `create(OpenItemSchema)` to create a new message.
  */
 export const OpenItemSchema: GenMessage<OpenItem> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_chat_service, 13);
+  messageDesc(file_agentmesh_agent_v1_chat_service, 15);
 
 /**
  * One turn of a conversation.
@@ -688,7 +897,8 @@ export const OpenItemSchema: GenMessage<OpenItem> = /*@__PURE__*/
 export const ChatService: GenService<{
   /**
    * Sends a message and waits for the answer, ten minutes at most; then it answers with state RUNNING and the run's id.
-   * The run goes on when the caller leaves.
+   * A run that has to wait for people is answered with state SUSPENDED and what it waits for. The run goes on when the
+   * caller leaves.
    *
    * @generated from rpc agentmesh.agent.v1.ChatService.Chat
    */
@@ -699,7 +909,8 @@ export const ChatService: GenService<{
   },
   /**
    * Sends a message and streams the answer. Ends with exactly one `final` or `error` event; a stream that ends without
-   * one broke: resume with RunService.StreamRunEvents and the last seq.
+   * one broke: resume with RunService.StreamRunEvents and the last seq. A `final` with state SUSPENDED is the end of the
+   * stream and not of the run: go on with StreamRunEvents.
    *
    * @generated from rpc agentmesh.agent.v1.ChatService.ChatStream
    */

@@ -6,13 +6,17 @@
 
 import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
+import type { RiskClass } from "../../common/v1/risk_pb.ts";
+import { file_agentmesh_common_v1_risk } from "../../common/v1/risk_pb.ts";
+import type { Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file agentmesh/event/v1/bus.proto.
  */
 export const file_agentmesh_event_v1_bus: GenFile = /*@__PURE__*/
-  fileDesc("ChxhZ2VudG1lc2gvZXZlbnQvdjEvYnVzLnByb3RvEhJhZ2VudG1lc2guZXZlbnQudjEiQQoNVGVuYW50Q2hhbmdlZBIRCgl0ZW5hbnRfaWQYASABKAkSDgoGc3RhdHVzGAIgASgJEg0KBWVwb2NoGAMgASgDIkQKDEFnZW50Q2hhbmdlZBIRCgl0ZW5hbnRfaWQYASABKAkSEAoIYWdlbnRfaWQYAiABKAkSDwoHdmVyc2lvbhgDIAEoBSI2Cg1BcGlLZXlSZXZva2VkEhEKCXRlbmFudF9pZBgBIAEoCRISCgphcGlfa2V5X2lkGAIgASgJIjwKC1J1bkFkdmFuY2VkEg4KBnJ1bl9pZBgBIAEoCRILCgNzZXEYAiABKAMSEAoIdGVybWluYWwYAyABKAgiNgoNU2Vzc2lvbkVyYXNlZBIRCgl0ZW5hbnRfaWQYASABKAkSEgoKc2Vzc2lvbl9pZBgCIAEoCSIuCglSdW5RdWV1ZWQSEQoJdGVuYW50X2lkGAEgASgJEg4KBnJ1bl9pZBgCIAEoCSKHAQoIUnVuRW5kZWQSEQoJdGVuYW50X2lkGAEgASgJEg4KBnJ1bl9pZBgCIAEoCRISCgpzZXNzaW9uX2lkGAMgASgJEhAKCGFnZW50X2lkGAQgASgJEhMKC2VuZF91c2VyX2lkGAUgASgJEg0KBXN0YXRlGAYgASgJEg4KBnJlYXNvbhgHIAEoCWIGcHJvdG8z");
+  fileDesc("ChxhZ2VudG1lc2gvZXZlbnQvdjEvYnVzLnByb3RvEhJhZ2VudG1lc2guZXZlbnQudjEiQQoNVGVuYW50Q2hhbmdlZBIRCgl0ZW5hbnRfaWQYASABKAkSDgoGc3RhdHVzGAIgASgJEg0KBWVwb2NoGAMgASgDIkQKDEFnZW50Q2hhbmdlZBIRCgl0ZW5hbnRfaWQYASABKAkSEAoIYWdlbnRfaWQYAiABKAkSDwoHdmVyc2lvbhgDIAEoBSI2Cg1BcGlLZXlSZXZva2VkEhEKCXRlbmFudF9pZBgBIAEoCRISCgphcGlfa2V5X2lkGAIgASgJIjwKC1J1bkFkdmFuY2VkEg4KBnJ1bl9pZBgBIAEoCRILCgNzZXEYAiABKAMSEAoIdGVybWluYWwYAyABKAgiNgoNU2Vzc2lvbkVyYXNlZBIRCgl0ZW5hbnRfaWQYASABKAkSEgoKc2Vzc2lvbl9pZBgCIAEoCSIuCglSdW5RdWV1ZWQSEQoJdGVuYW50X2lkGAEgASgJEg4KBnJ1bl9pZBgCIAEoCSKHAQoIUnVuRW5kZWQSEQoJdGVuYW50X2lkGAEgASgJEg4KBnJ1bl9pZBgCIAEoCRISCgpzZXNzaW9uX2lkGAMgASgJEhAKCGFnZW50X2lkGAQgASgJEhMKC2VuZF91c2VyX2lkGAUgASgJEg0KBXN0YXRlGAYgASgJEg4KBnJlYXNvbhgHIAEoCSLeAQoPQXBwcm92YWxQZW5kaW5nEhMKC2FwcHJvdmFsX2lkGAEgASgJEg4KBnJ1bl9pZBgCIAEoCRISCgpzZXNzaW9uX2lkGAMgASgJEhAKCGFnZW50X2lkGAQgASgJEhMKC2VuZF91c2VyX2lkGAUgASgJEgwKBHRvb2wYBiABKAkSLAoEcmlzaxgHIAEoDjIeLmFnZW50bWVzaC5jb21tb24udjEuUmlza0NsYXNzEi8KC2V4cGlyZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcGIGcHJvdG8z", [file_agentmesh_common_v1_risk, file_google_protobuf_timestamp]);
 
 /**
  * A tenant was created, changed or deleted. Subject `agentmesh.tenant.v1.<tenant_id>.changed`.
@@ -267,4 +271,74 @@ export type RunEnded = Message<"agentmesh.event.v1.RunEnded"> & {
  */
 export const RunEndedSchema: GenMessage<RunEnded> = /*@__PURE__*/
   messageDesc(file_agentmesh_event_v1_bus, 6);
+
+/**
+ * A run waits for people. Subject `agentmesh.approval.v1.<tenant_id>.requested`.
+ *
+ * @generated from message agentmesh.event.v1.ApprovalPending
+ */
+export type ApprovalPending = Message<"agentmesh.event.v1.ApprovalPending"> & {
+  /**
+   * Approval, `apr_…`.
+   *
+   * @generated from field: string approval_id = 1;
+   */
+  approvalId: string;
+
+  /**
+   * Run that waits.
+   *
+   * @generated from field: string run_id = 2;
+   */
+  runId: string;
+
+  /**
+   * Session of the run.
+   *
+   * @generated from field: string session_id = 3;
+   */
+  sessionId: string;
+
+  /**
+   * Agent of the run.
+   *
+   * @generated from field: string agent_id = 4;
+   */
+  agentId: string;
+
+  /**
+   * User of the run, if any.
+   *
+   * @generated from field: string end_user_id = 5;
+   */
+  endUserId: string;
+
+  /**
+   * Tool's name.
+   *
+   * @generated from field: string tool = 6;
+   */
+  tool: string;
+
+  /**
+   * The tool's risk class.
+   *
+   * @generated from field: agentmesh.common.v1.RiskClass risk = 7;
+   */
+  risk: RiskClass;
+
+  /**
+   * When it expires.
+   *
+   * @generated from field: google.protobuf.Timestamp expire_time = 8;
+   */
+  expireTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message agentmesh.event.v1.ApprovalPending.
+ * Use `create(ApprovalPendingSchema)` to create a new message.
+ */
+export const ApprovalPendingSchema: GenMessage<ApprovalPending> = /*@__PURE__*/
+  messageDesc(file_agentmesh_event_v1_bus, 7);
 
