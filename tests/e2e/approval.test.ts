@@ -95,8 +95,8 @@ describeMesh("money moves when somebody else has approved it", (mesh) => {
     );
     const watched: string[] = [];
     const watching = (async () => {
-      for await (const { event } of rest().stream("GET", `/api/v1/runs/${final.run_id}/events:stream`)) {
-        watched.push(String(event));
+      for await (const { data } of rest().stream("GET", `/api/v1/runs/${final.run_id}/events:stream`)) {
+        watched.push(String(JSON.parse(data).event?.type));
       }
     })();
     const decision = { decision: "APPROVAL_DECISION_APPROVE", arguments_sha256 };
