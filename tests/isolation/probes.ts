@@ -111,7 +111,8 @@ export function ownRequest({ method }: MeshMethod, owned: (kind: OwnedKind) => s
   for (const { path, kind, required } of idFields(method)) {
     const inPath = path.length > 1 && (restRoute(method)?.template.includes(`{${path.join(".")}}`) ?? false);
     const creates = method.name.startsWith("Create");
-    const subject = kind === "run" && path.length === 1;
+    // Where it may be left out, a list is of all runs.
+    const subject = kind === "run" && path.length === 1 && !method.name.startsWith("List");
     if (isOwned(kind) && (required || subject || (inPath && !creates))) setField(request, path, owned(kind));
   }
   return request;
