@@ -26,7 +26,7 @@ export async function changeSuspended(tx: Tx, runId: string, change: SuspendedCh
          awaiting = $6::jsonb, state = CASE WHEN $7 THEN 2 ELSE 3 END,
          resume_cause = CASE WHEN $7 THEN $8 ELSE NULL END,
          lease_expires = CASE WHEN $7 THEN clock_timestamp() ELSE lease_expires END
-       WHERE tenant_id = agentmesh.current_tenant() AND run_id = $1 AND state = 3
+       WHERE tenant_id = agentmesh.current_tenant() AND run_id = $1 AND state + 0 = 3
        RETURNING run_id
      ), events AS (
        INSERT INTO agent.run_events (tenant_id, run_id, seq, type, event)
@@ -60,7 +60,7 @@ export async function takeSuspended(tx: Tx, runId: string, owner: string): Promi
   const raw = await tx.one<RunRowAsText>(
     `UPDATE agent.runs SET state = 2, owner = $2, epoch = epoch + 1, awaiting = NULL,
        seq_reserved = greatest(seq_reserved, last_seq + $3)
-     WHERE tenant_id = agentmesh.current_tenant() AND run_id = $1 AND state = 3 RETURNING ${RUN_COLUMNS}`,
+     WHERE tenant_id = agentmesh.current_tenant() AND run_id = $1 AND state + 0 = 3 RETURNING ${RUN_COLUMNS}`,
     [runId, owner, LAST_WORDS.toString()],
   );
   return raw === undefined ? undefined : runRow(raw);
