@@ -5,7 +5,6 @@ import { newId } from "#platform/id.ts";
 import { audit } from "#platform/postgres/audit.ts";
 import type { Tx } from "#platform/postgres/database.ts";
 import { enqueue } from "#platform/postgres/outbox.ts";
-import { failpoint } from "#platform/process/failpoint.ts";
 import type { Call } from "#platform/rpc/call.ts";
 import type { EventBody } from "../runs/event-envelope.ts";
 import { maskedJson } from "../runs/masked-output.ts";
@@ -34,7 +33,6 @@ export async function suspendRun(log: RunLog, { awaiting, requests }: Pause, con
     log.append({ body: requested(request, context.hides), within: (tx) => ask(tx, log, request, context) });
   }
   log.append({ body: suspended(awaiting), suspend: awaiting });
-  failpoint("suspend-run.before-flush");
   await log.flush();
 }
 
