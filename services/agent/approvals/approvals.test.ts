@@ -35,7 +35,7 @@ describe("an approval", { skip: skipWithoutPostgres() }, () => {
   /** Arguments of each call that was executed. */
   const executed: string[] = [];
   before(async () => {
-    mesh = await openAgentMesh();
+    mesh = await openAgentMesh({ agent: { lease: "20s", heartbeat: "1s" } });
     await warmUp(mesh);
   });
   after(() => mesh[Symbol.asyncDispose]());

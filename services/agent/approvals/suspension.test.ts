@@ -30,7 +30,7 @@ describe("a run that waits for people", { skip: skipWithoutPostgres() }, () => {
   let me: Principal;
   let boss: Principal;
   before(async () => {
-    mesh = await openAgentMesh({ replicas: 2, agent: { stream_heartbeat: "300ms" } });
+    mesh = await openAgentMesh({ replicas: 2, agent: { lease: "20s", heartbeat: "1s", stream_heartbeat: "300ms" } });
     await warmUp(mesh);
     offerRiskyTools(mesh);
   });
