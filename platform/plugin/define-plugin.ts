@@ -37,7 +37,7 @@ export interface PluginDefinition {
   onUnload?(signal: AbortSignal): Promise<void> | void;
   /** What the user wrote, before the model sees it. */
   readonly beforeInput?: TextHook;
-  /** What the agent answers at the end of a run. Text that was streamed has been shown already. */
+  /** What the agent answers at the end of a run, before it is complete. What was streamed of it is void when it is changed. */
   readonly afterResponse?: TextHook;
 }
 

@@ -20,17 +20,28 @@ export interface ObservedRun {
   ended(end: RunEnd | RunPause | undefined, usage: UsageSummary, iterations: number): void;
 }
 
+/** Notices of a run that goes on with less than it was to have, in the order of the ladder. */
+export const DEGRADATION_STEPS = ["MODEL_FALLBACK", "SIMPLIFIED_MODE", "CACHED_ANSWER", "CANNED_ANSWER"] as const;
+export type DegradationStep = (typeof DEGRADATION_STEPS)[number];
+
 /** Business events of the agent service, under the design document's names. */
 export interface AgentEvents extends QueueEvents {
   runBegan(call: Call, started: StartedRun): ObservedRun;
   runTakenUp(tenantId: string, runId: string, attempt: number): void;
   runReaped(tenantId: string, runId: string): void;
+  /** A run went down a step of its ladder of models; `reason`: that of the notice which tells of it. */
+  degraded(reason: DegradationStep): void;
   /** A model was called of which no price is known. */
   priceUnknown(provider: string, model: string): void;
 }
 
 export function createAgentEvents(log: Log, metrics: Metrics): AgentEvents {
   const measured = agentMetrics(metrics);
+  const degradations = metrics.counter(
+    "agent_degradations_total",
+    "Steps that runs went down from the models that they were to have",
+    ["step"],
+  );
   return {
     runBegan(call, { run, session, history }) {
       const tenant_id = call.principal.tenantId;
@@ -89,6 +100,10 @@ export function createAgentEvents(log: Log, metrics: Metrics): AgentEvents {
     },
 
     ...queueEvents(log, metrics),
+
+    degraded(reason) {
+      degradations.inc({ step: reason.toLowerCase() });
+    },
 
     priceUnknown(provider, model) {
       log.warn({ event: "model.price_unknown", provider, model }, "no price is known; set models.prices");

@@ -148,7 +148,7 @@ export interface EngineNotice {
   retrying: boolean;
 }
 
-export type DiscardCause = "model_retry" | "model_failed" | "cancelled" | "not_executed";
+export type DiscardCause = "model_retry" | "model_failed" | "cancelled" | "not_executed" | "rewritten";
 
 /** How a run ended with a result: the names of `RunOutcome`, and one for a run that has not ended. */
 export type LoopOutcome =

@@ -96,4 +96,9 @@ export interface LoopInput {
   resume?: ResumedWork;
   /** Asked once, when the model has answered: a text about work that is still open gives it one more turn. */
   unfinishedWork?: () => Promise<string | undefined>;
+  /**
+   * Has the last word on an answer, before it is complete: what it gives in place of the text is what is told, stored and
+   * returned. An answer that came in several messages is changed in what is returned only.
+   */
+  finalAnswer?: (text: string) => Promise<string>;
 }

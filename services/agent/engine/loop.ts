@@ -5,6 +5,7 @@ import { Context } from "./context/context.ts";
 import { ContextKeeper } from "./context/keeper.ts";
 import { endedBefore } from "./ended-before.ts";
 import { type EngineEvent, type LoopResult, notice } from "./events.ts";
+import { finalAnswer } from "./final-answer.ts";
 import { FinishRules } from "./finish-rules.ts";
 import { hiddenMessage } from "./hidden-messages.ts";
 import { isModelError } from "./is-model-error.ts";
@@ -128,9 +129,10 @@ export async function* runLoop(input: LoopInput): AsyncGenerator<EngineEvent, Lo
       yield answer.kind === "cached"
         ? notice("CACHED_ANSWER", "No model is available; this is an earlier answer to the same question.")
         : notice("CANNED_ANSWER", "No model is available; this is a prepared answer.");
-      yield* say(answer.text, newItemId("msg"), added);
+      const text = await finalAnswer(input, answer.text);
+      yield* say(text, newItemId("msg"), added);
       yield { type: "step_completed", step, finishReason: "error", usage: turn.usage, messages: added };
-      return { outcome: "DEGRADED", text: answer.text, usage: tally.list() };
+      return { outcome: "DEGRADED", text, usage: tally.list() };
     }
 
     shrunk = false;
@@ -139,6 +141,11 @@ export async function* runLoop(input: LoopInput): AsyncGenerator<EngineEvent, Lo
     turn.book(false, out);
     const simplified = rung.kind === "simplified";
     const verdict = await rules.judge({ finish, text: turn.text, calls: turn.calls.length, simplified });
+    if (verdict.next === "end") {
+      const answer = await finalAnswer(input, verdict.text);
+      if (answer !== verdict.text && turn.text === verdict.text) turn.rewrite(answer, out);
+      verdict.text = answer;
+    }
     turn.complete(out);
     if (verdict.next !== "tools") turn.discardRest("not_executed", out);
     const answered = turn.message();

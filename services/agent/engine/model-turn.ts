@@ -175,6 +175,15 @@ export class ModelTurn {
     }
   }
 
+  /** Says another text in place of the one that was shown, which is void. */
+  rewrite(text: string, out: EngineEvent[]): void {
+    out.push(...this.#completions);
+    this.#completions = [];
+    if (this.#message !== undefined) this.#void("rewritten", false, out);
+    this.parts = this.parts.filter(({ type }) => type !== "text");
+    if (text !== "") this.#text(text, out);
+  }
+
   /** Declares void what was shown and is not complete, and forgets the calls. */
   discardRest(cause: DiscardCause, out: EngineEvent[]): void {
     this.#void(

@@ -1,6 +1,7 @@
 import type { ModelMessage } from "../llm/chat-model.ts";
 import type { Context } from "./context/context.ts";
 import type { EngineEvent, LoopResult, ModelUsage } from "./events.ts";
+import { finalAnswer } from "./final-answer.ts";
 import type { LoopInput } from "./loop-input.ts";
 import type { ModelTurn } from "./model-turn.ts";
 import { readOutput } from "./read-output.ts";
@@ -81,7 +82,7 @@ export class ToolPhase {
     if (results.some(({ truncated }) => truncated)) this.#tools.offerReading();
     const text = textIn(added);
     added.push({ role: "tool", id: newItemId("msg"), content: results });
-    const answer = signal.aborted ? undefined : done;
+    const answer = signal.aborted || done === undefined ? undefined : await finalAnswer(this.#input, done);
     if (answer !== undefined && text.trim() !== answer.trim()) yield* say(answer, newItemId("msg"), added);
     yield { type: "step_completed", step, finishReason: finish, usage, messages: added };
     this.#context.add(added);

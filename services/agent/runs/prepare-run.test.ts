@@ -77,6 +77,18 @@ describe("what goes into a run and comes out", { skip: skipWithoutPostgres() }, 
     const { messages } = await mesh.one.sessions.listMessages({ sessionId: run.sessionId }, callAs(me));
     const stored = messages[0]?.parts[0]?.part;
     assert.match(stored?.case === "text" ? stored.value.text : "", /\[hidden\]/, "what was hidden is stored nowhere");
+    const answered = messages[1]?.parts[0]?.part;
+    assert.equal(
+      answered?.case === "text" ? answered.value.text : "",
+      `Yes. (${run.runId})`,
+      "and what was changed, too",
+    );
+    assert.deepEqual(
+      payloads(run.stored, "itemDiscarded").map(({ cause }) => cause),
+      ["rewritten"],
+    );
+    const completed = payloads(run.stored, "messageCompleted");
+    assert.deepEqual([completed.length, JSON.stringify(completed[0]?.parts).includes("Yes. (")], [1, true]);
   });
 
   test("a plugin that throws or hangs is told of, and the run goes on without it", async () => {

@@ -12,6 +12,7 @@ export class RunHooks {
   readonly #plugins: readonly Plugin[];
   readonly #timeoutMs: number;
   readonly #log: Log;
+  #given: string | undefined;
 
   constructor(agent: Agent, { plugins, timeoutMs, log }: HookSource) {
     this.adapter = adapterOf(agent.adapter);
@@ -32,10 +33,25 @@ export class RunHooks {
     return this.#run("beforeInput", adapted, context, signal);
   }
 
-  /** A run's answer as it shall be given. */
+  /** Whether any plugin has a say in answers. */
+  get changeAnswers(): boolean {
+    return this.#plugins.some(({ afterResponse }) => afterResponse !== undefined);
+  }
+
+  /** The answer as it was when it was last given to {@link afterResponse}; undefined: it never was. */
+  get given(): string | undefined {
+    return this.#given;
+  }
+
+  /** A run's answer as the plugins want it. */
   async afterResponse(text: string, context: PluginContext, signal: AbortSignal): Promise<Hooked> {
-    const hooked = await this.#run("afterResponse", text, context, signal);
-    return { ...hooked, text: this.adapter?.hides?.mask(hooked.text) ?? hooked.text };
+    this.#given = text;
+    return this.#run("afterResponse", text, context, signal);
+  }
+
+  /** A text without what the adapter hides. */
+  hide(text: string): string {
+    return this.adapter?.hides?.mask(text) ?? text;
   }
 
   async #run(

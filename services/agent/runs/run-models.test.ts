@@ -122,6 +122,32 @@ describe("the models of a run", { skip: skipWithoutPostgres() }, () => {
     }
   });
 
+  test("go all the way down in order, a notice and a count for each step; the prepared answer is the last", async () => {
+    mesh.neighbours.agent = { ...usual.agent, tools: [], fallbacks: [{ llmModel: SONNET }] };
+    mesh.neighbours.resolved = { cachedAnswers: true, cannedAnswer: { default: "Please try again later." } };
+    const counts = async () => {
+      const text = await mesh.one.metrics.text();
+      const steps = ["model_fallback", "simplified_mode", "cached_answer", "canned_answer"];
+      return steps.map((step) => Number(text.match(`agent_degradations_total\\{step="${step}"\\} (\\d+)`)?.[1] ?? 0));
+    };
+    mesh.model.script(says("We open at nine."));
+    await playRun(mesh, me, { message: "When do you open?" });
+    const before = await counts();
+    allDown();
+    const known = await playRun(mesh, me, { message: "When do you open?" });
+    assert.deepEqual(notices(known.stored), ["MODEL_FALLBACK", "SIMPLIFIED_MODE", "CACHED_ANSWER"]);
+    assert.equal(completion(known).response, "We open at nine.");
+    mesh.model.reset();
+    allDown();
+    const unknown = await playRun(mesh, me, { message: "When do you close?" });
+    assert.deepEqual(notices(unknown.stored), ["MODEL_FALLBACK", "SIMPLIFIED_MODE", "CANNED_ANSWER"]);
+    assert.equal(completion(unknown).response, "Please try again later.");
+    assert.deepEqual(
+      (await counts()).map((count, i) => count - (before[i] ?? 0)),
+      [2, 2, 1, 1],
+    );
+  });
+
   test("that are all away leave the prepared answer in the user's language", async () => {
     const cannedAnswer = { default: "Please try again later.", zh: "抱歉,服务暂时繁忙,请稍后重试。" };
     mesh.neighbours.resolved = { cannedAnswer };

@@ -9,6 +9,7 @@ import { approvalRules } from "../domain/approval-rules.ts";
 import type { EngineEvent, WaitingCall } from "../engine/events.ts";
 import { runLoop } from "../engine/loop.ts";
 import type { LoopInput } from "../engine/loop-input.ts";
+import { type AgentEvents, DEGRADATION_STEPS, type DegradationStep } from "../events.ts";
 import type { LastResort } from "./last-resort.ts";
 import { Reminders } from "./reminders.ts";
 import type { StartedRun } from "./run-begin.ts";
@@ -25,6 +26,7 @@ export interface WorkDeps {
   openTools: OpenTools;
   hooks: HookSource;
   lastResort: LastResort;
+  events: Pick<AgentEvents, "degraded">;
 }
 
 /** A run that is worked on, and where it is written down. */
@@ -63,6 +65,7 @@ export async function work(deps: WorkDeps, { call, started, log, scribe, giveUp 
   });
   const hooks = new RunHooks(agent, deps.hooks);
   const question = { ...started.question, tenantId: call.principal.tenantId, resolved: started.resolved };
+  const context = { ...caller, tenantId: call.principal.tenantId };
   const input: LoopInput = {
     models: models.rungs,
     ...(models.compaction !== undefined && { compaction: models.compaction }),
@@ -74,21 +77,31 @@ export async function work(deps: WorkDeps, { call, started, log, scribe, giveUp 
     ...(started.resume !== undefined && { resume: started.resume.work }),
     newItemId: newId,
     signal: call.signal,
+    ...(hooks.changeAnswers && {
+      async finalAnswer(text) {
+        const { text: changed, failed } = await hooks.afterResponse(text, context, call.signal);
+        for (const plugin of failed) {
+          const { reason, message, facts } = pluginFailed(plugin);
+          scribe.notice(reason, message, facts);
+        }
+        return changed;
+      },
+    }),
     ...(caller.endUserId !== "" && { metadata: { userId: pseudonym(call.principal.tenantId, caller.endUserId) } }),
   };
-  const played = await play(input, { scribe, log, giveUp });
+  const played = await play(input, { scribe, log, giveUp }, deps.events);
   if (played.outcome === "SUSPENDED") return { kind: "suspended", ...pauseOf(gates, played.waiting) };
-  const context = { ...caller, tenantId: call.principal.tenantId };
-  const { text: response, failed } = await hooks.afterResponse(played.text, context, call.signal);
-  for (const plugin of failed) {
-    const { reason, message, facts } = pluginFailed(plugin);
-    scribe.notice(reason, message, facts);
-  }
-  if (played.outcome === "ANSWERED" && !played.descended) await deps.lastResort.remember(question, response);
-  return { kind: "completed", outcome: RunOutcome[played.outcome], response };
+  // As the model gave it: an earlier answer goes through the plugins once more, for the run that it is given in.
+  const remembered = hooks.given ?? played.text;
+  if (played.outcome === "ANSWERED" && !played.descended) await deps.lastResort.remember(question, remembered);
+  return { kind: "completed", outcome: RunOutcome[played.outcome], response: hooks.hide(played.text) };
 }
 
-async function play(input: LoopInput, { scribe, log, giveUp }: Pick<Work, "scribe" | "log" | "giveUp">) {
+async function play(
+  input: LoopInput,
+  { scribe, log, giveUp }: Pick<Work, "scribe" | "log" | "giveUp">,
+  events: WorkDeps["events"],
+) {
   const loop = runLoop(input);
   let descended = false;
   try {
@@ -98,7 +111,11 @@ async function play(input: LoopInput, { scribe, log, giveUp }: Pick<Work, "scrib
         const { outcome, text, waiting = [] } = value;
         return { outcome, text, waiting, descended };
       }
-      descended ||= isDescent(value);
+      const step = degradationOf(value);
+      if (step !== undefined) {
+        descended = true;
+        events.degraded(step);
+      }
       scribe.write(value);
       // A log that is broken has lost its lease or its database: no further token is worth its price. What the call has
       // cost so far the engine tells once it is aborted.
@@ -116,8 +133,8 @@ function pauseOf(gates: Gates, waiting: readonly WaitingCall[]): Pause {
   return pause;
 }
 
-function isDescent(event: EngineEvent): boolean {
-  return event.type === "notice" && (event.reason === "MODEL_FALLBACK" || event.reason === "SIMPLIFIED_MODE");
+function degradationOf(event: EngineEvent): DegradationStep | undefined {
+  return event.type === "notice" ? DEGRADATION_STEPS.find((step) => step === event.reason) : undefined;
 }
 
 function ofAgent(agent: Agent) {
