@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import type { ModelEvent } from "../llm/chat-model.ts";
+import { ModelError } from "../llm/model-error.ts";
 import { call, finish, type Script, text, thinking, used } from "../llm/testing/scripted-model.ts";
 import type { EngineEvent } from "./events.ts";
 import { play } from "./testing/play.ts";
@@ -143,6 +144,27 @@ describe("what a provider says of a call", () => {
         ["B", {}],
       ],
     );
+  });
+
+  test("behaviour 46: an attempt that broke off is booked once it has said something, also where its usage is not known", async () => {
+    const broken = new ModelError("connection", { retryable: true });
+    const cases: [Script, number][] = [
+      [[broken], 0],
+      [[{ type: "notice", reason: "A", message: "a" }, broken], 0],
+      [[...text("Half"), broken], 1],
+      [[{ type: "thinking_delta", text: "Hm" }, broken], 1],
+      [[...call("t").slice(0, 1), broken], 1],
+      [[...text("Half"), { type: "discard" }, retry, broken], 1],
+      [[...text("Half"), { type: "discard" }, retry, ...text("Again"), broken], 2],
+      [[retry, broken], 0],
+    ];
+    for (const [script, booked] of cases) {
+      const { events, error } = await play([script]);
+      assert.equal(error, broken);
+      const calls = of(events, "model_called");
+      assert.equal(calls.length, booked, JSON.stringify(script));
+      assert.ok(calls.every(({ aborted, usage }) => aborted && usage.inputTokens + usage.outputTokens === 0));
+    }
   });
 
   test("usage is booked under the model's name as the provider gives it, or as it was asked for", async () => {

@@ -44,6 +44,8 @@ export class ModelTurn {
   readonly #usage: ModelUsage;
   #last: ModelUsage;
   #current: UsageEvent | undefined;
+  /** The attempt has said something, so it costs something. */
+  #begun = false;
   /** Id of the message: that of the item in which it is shown. */
   #messageId: string | undefined;
   #message: { itemId: string; offset: number } | undefined;
@@ -59,6 +61,7 @@ export class ModelTurn {
 
   /** Takes one model event and appends what it means to `out`. */
   accept(event: ModelEvent, out: EngineEvent[]): void {
+    this.#begun ||= isOutput(event);
     switch (event.type) {
       case "text_delta":
         this.#text(event.text, out);
@@ -103,7 +106,7 @@ export class ModelTurn {
         this.#discard("model_retry", out);
         break;
       case "retry": {
-        if (this.#current !== undefined) this.book(true, out);
+        if (this.owes) this.book(true, out);
         const facts = { attempt: String(event.attempt), delay_ms: String(event.delayMs), kind: event.kind };
         out.push(notice("MODEL_RETRY", "The model did not answer; trying again.", { facts, retrying: true }));
       }
@@ -140,9 +143,9 @@ export class ModelTurn {
     return this.#last;
   }
 
-  /** True when something is known to have been used that is not booked. */
+  /** True when the attempt is not booked and has used something, although not every provider says how much before the end. */
   get owes(): boolean {
-    return this.#current !== undefined;
+    return this.#current !== undefined || this.#begun;
   }
 
   /** Books the attempt that has ended, as `model_called`. */
@@ -155,6 +158,7 @@ export class ModelTurn {
       if (this.#current.model !== "") used.model = this.#current.model;
     }
     this.#current = undefined;
+    this.#begun = false;
     this.#last = used;
     addTokens(this.#usage, used);
     this.#usage.provider = used.provider;
@@ -255,6 +259,10 @@ export class ModelTurn {
 
 /** Id of the platform's own credential. */
 const platformCredential = "platform";
+
+function isOutput({ type }: ModelEvent): boolean {
+  return type !== "usage" && type !== "notice" && type !== "retry" && type !== "discard";
+}
 
 function byteLength(text: string): number {
   return Buffer.byteLength(text);

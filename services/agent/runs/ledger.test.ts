@@ -132,6 +132,28 @@ describe("the ledger", { skip: skipWithoutPostgres() }, () => {
     assertAddsUp(end?.usage, entries);
   });
 
+  test("behaviour 46: so is one whose provider tells its usage at the end only: without tokens, and at no known price", async () => {
+    mesh.neighbours.agent = { ...usual.agent, llmProvider: "openai", llmModel: "gpt-6-sol" };
+    const { run } = await mesh.one.runs.startRun({ message: "[[slow 20]] [[deltas 2000]] a story" }, callAs(me));
+    const { runId = "" } = run ?? {};
+    const reading = read(mesh.one, me, runId);
+    await reading.until((seen) => deltas(seen).length > 2, "text");
+    await mesh.one.runs.cancelRun({ runId }, callAs(me));
+    await reading.ended;
+    const entries = await entriesOf(runId);
+    assert.deepEqual(
+      entries.map(({ provider, model, aborted, inputTokens, outputTokens, costNanoUsd }) => [
+        provider,
+        model,
+        aborted,
+        inputTokens + outputTokens,
+        costNanoUsd,
+      ]),
+      [["openai", "gpt-6-sol", true, 0n, undefined]],
+    );
+    assert.equal(payloads(reading.events, "runCancelled")[0]?.usage?.costNanoUsd, undefined);
+  });
+
   test("behaviour 46: what a dead owner had booked is in the end that another writes", async () => {
     mesh.neighbours.executeTool = (_, signal) =>
       new Promise((_resolve, reject) => signal.addEventListener("abort", () => reject(signal.reason)));

@@ -146,7 +146,9 @@ export class RunScribe {
 
   #book({ purpose, usage, aborted, credentialId }: ModelCalled): void {
     const { pricing, usage: total } = this.#options;
-    const call = priced(usage, pricing.costOf(usage) ?? undefined);
+    // Some providers tell what a call has used at its end only: of one that broke off nothing is known, and it was not free.
+    const isKnown = !aborted || hasTokens(usage);
+    const call = priced(usage, isKnown ? (pricing.costOf(usage) ?? undefined) : undefined);
     const entry: LedgerEntry = {
       ...call,
       entryId: newId("use"),
@@ -209,6 +211,10 @@ const PURPOSES = {
   summary: ModelCallPurpose.SUMMARY,
   sub_agent: ModelCallPurpose.SUB_AGENT,
 } as const;
+
+function hasTokens({ inputTokens, cacheReadTokens, cacheWriteTokens, outputTokens }: ModelUsage): boolean {
+  return inputTokens + cacheReadTokens + cacheWriteTokens + outputTokens > 0;
+}
 
 function priced(usage: ModelUsage, costNanoUsd: bigint | undefined): PricedTokens {
   return {

@@ -213,7 +213,11 @@ async function openReplica(parts: ReplicaParts): Promise<Replica> {
   undo.defer(() => links.close());
   const values = {
     agent,
-    models: { anthropic: { api_key: "test-key", base_url: model.url }, ...options.models },
+    models: {
+      anthropic: { api_key: "test-key", base_url: model.url },
+      openai: { api_key: "test-key", base_url: `${model.url}/v1` },
+      ...options.models,
+    },
     plugins: { modules: options.plugins ?? [] },
   };
   const database = freezable(options.database ?? test.open(), state);
