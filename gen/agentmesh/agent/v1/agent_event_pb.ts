@@ -689,7 +689,7 @@ export type ItemDiscarded = Message<"agentmesh.agent.v1.ItemDiscarded"> & {
   step: number;
 
   /**
-   * Why, as a machine-readable word: "model_retry", "model_failed", "owner_lost", "cancelled", "not_executed", "not_begun", "not_stored".
+   * Why, as a machine-readable word: "model_retry", "model_failed", "owner_lost", "cancelled", "not_executed", "not_begun", "not_stored", "rewritten".
    *
    * @generated from field: string cause = 2;
    */

@@ -20,6 +20,7 @@ describe("an estimate of tokens", () => {
     assert.equal(estimateText("\u2e7f\ufff0"), 1);
     assert.equal(estimateText("\u007f\u0080"), 1);
     assert.equal(estimateText("😀"), 2);
+    assert.equal(estimateText(`${"a".repeat(400)}你`), 101);
   });
 
   test("counts images, calls, results and what a message costs by itself", () => {
@@ -52,6 +53,10 @@ describe("an estimate of tokens", () => {
     assert.equal(estimateFrame(tokens(5), []), 5);
     const tool = { name: "abcd", description: tokens(2), inputSchema: { a: 1 } };
     assert.equal(estimateFrame("", [tool, tool]), 2 * (12 + 1 + 2 + 2));
+    let reads = 0;
+    const counting = { ...tool, inputSchema: { toJSON: () => ({ reads: ++reads }) } };
+    assert.equal(estimateFrame("", [counting, counting]), 2 * (12 + 1 + 2 + 3));
+    assert.equal(reads, 1, "a tool is measured once");
   });
 });
 
