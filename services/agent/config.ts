@@ -14,6 +14,8 @@ export interface AgentConfig {
   /** How often a process looks for deleted sessions that others left. */
   readonly eraseEveryMs: number;
   readonly queue: QueueConfig;
+  /** How often a process looks for what is past its time. */
+  readonly retentionEveryMs: number;
   /** Silence on an event stream before a heartbeat frame. */
   readonly streamHeartbeatMs: number;
   /** Longest life of a run. */
@@ -143,6 +145,12 @@ export function readAgentConfig(source: ConfigSource): AgentConfig {
       min: "100ms",
       max: "1h",
       doc: "How often a process looks for deleted sessions that are to be erased; for those of its own it looks at once.",
+    }),
+    retentionEveryMs: agent.duration("retention_interval", {
+      default: "1h",
+      min: "100ms",
+      max: "24h",
+      doc: "How often a process looks for sessions, events of runs and answers that are past their time.",
     }),
     streamHeartbeatMs: agent.duration("stream_heartbeat", {
       default: "15s",

@@ -136,6 +136,29 @@ describe("the models of a resolved agent", { skip: skipWithoutPostgres() }, () =
     assert.deepEqual([now.cachedAnswers, now.cannedAnswer], [false, {}]);
   });
 
+  test("how long things are kept is the tenant's; sessions for good and events of runs for 30 days unless it says", async () => {
+    const caller = await mesh.tenant();
+    const kept = async () => {
+      const { retention } = await mesh.resolve(caller);
+      return [retention?.sessionDays, retention?.runEventDays];
+    };
+    assert.deepEqual(await kept(), [0, 30]);
+    await mesh.change(caller, { retention: { sessionDays: 90, runEventDays: 7 } });
+    assert.deepEqual(await kept(), [90, 7]);
+    await mesh.change(caller, { retention: { sessionDays: 365 } });
+    assert.deepEqual(await kept(), [365, 30]);
+    await mesh.change(caller, {}, ["retention"]);
+    assert.deepEqual(await kept(), [0, 30]);
+    for (const [retention, field] of [
+      [{ sessionDays: -1 }, "session_days"],
+      [{ sessionDays: 3651 }, "session_days"],
+      [{ runEventDays: 0 }, "run_event_days"],
+      [{ runEventDays: 3651 }, "run_event_days"],
+    ] as const) {
+      assert.deepEqual(await violations(mesh.change(caller, { retention })), [`tenant.retention.${field}`]);
+    }
+  });
+
   test("rows from before settings had types are read, run and changed; what does not fit is left out", async () => {
     const caller = await mesh.tenant();
     const fits = { name: "kept", llm_model: HAIKU };

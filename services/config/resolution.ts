@@ -62,7 +62,7 @@ export class Resolution {
 
   async #agent(call: Call, agentId: string): Promise<ResolveAgentResponse> {
     const { cache, ttlMs, events } = this.#deps;
-    const key = cacheKey({ tenantId: call.principal.tenantId, namespace: NAMESPACE, parts: [agentId], version: 2 });
+    const key = cacheKey({ tenantId: call.principal.tenantId, namespace: NAMESPACE, parts: [agentId], version: 3 });
     let how: "loaded" | "shared" = "shared";
     const load = (signal: AbortSignal) => {
       how = "loaded";

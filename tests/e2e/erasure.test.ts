@@ -64,4 +64,29 @@ describeMesh("a deleted session", (mesh) => {
     assert.equal(messages.length, 4);
     assert.equal((await done("GET", `/api/v1/runs/${kept.run_id}`)).state, "RUN_STATE_COMPLETED");
   });
+
+  test("and events that are past their time are shown as a snapshot, over server-sent events too", async () => {
+    const { run_id } = await talk("snapshot");
+    const events = async () => (await mesh().query("SELECT FROM agent.run_events WHERE run_id = $1", [run_id])).length;
+    assert.ok((await events()) > 1);
+    const [row] = await mesh().query("UPDATE agent.runs SET expire_time = now() WHERE run_id = $1 RETURNING 1 AS one", [
+      run_id,
+    ]);
+    assert.deepEqual(row, { one: 1 });
+    const until = performance.now() + WITHIN_MS;
+    while ((await events()) > 1 && performance.now() < until) await sleep(100);
+    const shown = [];
+    for await (const event of rest().stream("GET", `/api/v1/runs/${run_id}/events:stream`)) shown.push(event);
+    assert.deepEqual(
+      shown.map(({ event }) => event),
+      ["snapshot", "event", "caught_up"],
+    );
+    const [snapshot, last] = shown.map(({ data }) => JSON.parse(data));
+    assert.equal(snapshot.snapshot.run.run_id, run_id);
+    assert.equal(snapshot.snapshot.messages.length, 4);
+    assert.equal(last.event.prev_seq, snapshot.snapshot.as_of_seq);
+    assert.equal(last.event.type, "run_completed");
+    const { body } = await rest().call("GET", `/api/v1/runs/${run_id}/events`);
+    assert.deepEqual([body.snapshot.as_of_seq, body.events.length], [snapshot.snapshot.as_of_seq, 1]);
+  });
 });

@@ -1,7 +1,13 @@
+import { create } from "@bufbuild/protobuf";
 import { type Timestamp, timestampDate, timestampNow } from "@bufbuild/protobuf/wkt";
 import type { ServiceImpl } from "@connectrpc/connect";
 import { type AgentEvent, Retention } from "#gen/agentmesh/agent/v1/agent_event_pb.ts";
-import type { ListRunsRequest, RunService, StreamRunEventsRequest } from "#gen/agentmesh/agent/v1/run_service_pb.ts";
+import {
+  type ListRunsRequest,
+  type RunService,
+  RunSnapshotSchema,
+  type StreamRunEventsRequest,
+} from "#gen/agentmesh/agent/v1/run_service_pb.ts";
 import { callOf } from "#platform/rpc/call.ts";
 import { invalidFields } from "#platform/rpc/errors.ts";
 import { openPage, pageSize, sealPage } from "#platform/rpc/paging.ts";
@@ -56,12 +62,14 @@ export function runHandler(runs: Runs, tokens: PageTokens): ServiceImpl<typeof R
       const scope = { call, list: "run_events", filter: { runId, afterSeq: String(afterSeq) } };
       const limit = pageSize(asked);
       const cursor = openPage<{ seq: string }>(tokens, pageToken, scope);
-      const events = await runs.events(call, runId, cursor ? BigInt(cursor.seq) : afterSeq, limit + 1);
+      const from = cursor ? BigInt(cursor.seq) : afterSeq;
+      const { events, snapshot } = await runs.events(call, runId, from, limit + 1);
       const last = events[limit - 1];
       const more = events.length > limit && last !== undefined;
       return {
         events: events.slice(0, limit),
         nextPageToken: more ? sealPage(tokens, { seq: String(last.seq) }, scope) : "",
+        ...(snapshot !== undefined && { snapshot }),
       };
     },
 
@@ -100,6 +108,8 @@ function dateOf(field: string, time: Timestamp): Date {
 
 function streamFrame(frame: WatchFrame, request: StreamRunEventsRequest) {
   switch (frame.kind) {
+    case "snapshot":
+      return { case: "snapshot" as const, value: create(RunSnapshotSchema, frame.snapshot) };
     case "event":
       return { case: "event" as const, value: frame.event };
     case "caught_up":

@@ -124,6 +124,7 @@ export async function beginWork(
     return { seq, type: event.type, event: toBinary(AgentEventSchema, event) };
   });
   const language = resolved.userProfile?.language || languageOf(input);
+  const { retention } = resolved;
   const plan = toStoredPlan({ resolved, chosen, language });
   const leasedAt = performance.now();
   failpoint("run-begin.before-store");
@@ -145,6 +146,7 @@ export async function beginWork(
     messages: added.map(({ id = "", ...message }) => ({ messageId: id, json: JSON.stringify(message) })),
     events,
     openStep: firstStep === undefined ? 0 : 1,
+    kept: { sessionDays: retention?.sessionDays ?? 0, eventDays: retention?.runEventDays ?? 0 },
     plan: { ...plan, shared: deps.knownPlans.has(call.principal.tenantId, plan.planId) ? undefined : plan.shared },
     audited: { call, events: auditOf(input, { runId, sessionId, agentId, agentVersion }, session, suspicions) },
   });

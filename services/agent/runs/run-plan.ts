@@ -45,17 +45,22 @@ export function fromStoredPlan({ plan, begun_with: own }: RunPlanRow): RunPlan |
   };
 }
 
-/** Plans that this process has stored, so that each is sent once; bounded, and what is forgotten is sent again. */
+/** How long a process takes a plan for stored; then it is sent again, which keeps it from being removed. */
+export const PLAN_KNOWN_MS = 3_600_000;
+
+/** Plans that this process has stored lately, so that each is sent once; bounded, and what is forgotten is sent again. */
 export class KnownPlans {
-  readonly #known = new Set<string>();
+  readonly #known = new Map<string, number>();
 
   has(tenantId: string, planId: string): boolean {
-    return this.#known.has(`${tenantId} ${planId}`);
+    const storedAt = this.#known.get(`${tenantId} ${planId}`);
+    return storedAt !== undefined && performance.now() - storedAt < PLAN_KNOWN_MS;
   }
 
   /** To be called when the transaction that stored it has committed. */
   add(tenantId: string, planId: string): void {
+    if (this.has(tenantId, planId)) return;
     if (this.#known.size >= 10_000) this.#known.clear();
-    this.#known.add(`${tenantId} ${planId}`);
+    this.#known.set(`${tenantId} ${planId}`, performance.now());
   }
 }

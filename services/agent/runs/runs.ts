@@ -3,7 +3,7 @@ import { type AgentEvent, AgentEventSchema } from "#gen/agentmesh/agent/v1/agent
 import { RunState } from "#gen/agentmesh/agent/v1/run_pb.ts";
 import { abortable, pause, within } from "#platform/abortable.ts";
 import { audit } from "#platform/postgres/audit.ts";
-import type { Tx } from "#platform/postgres/database.ts";
+import type { Tx, TxOptions } from "#platform/postgres/database.ts";
 import { failpoint } from "#platform/process/failpoint.ts";
 import { type Call, withSignal } from "#platform/rpc/call.ts";
 import { notFound, raise } from "#platform/rpc/errors.ts";
@@ -30,6 +30,7 @@ import { CancelRequest } from "./run-failure.ts";
 import { type DurableEntry, RunLog } from "./run-log.ts";
 import { type StartDeps, startRun } from "./run-start.ts";
 import { isOver } from "./run-state.ts";
+import { isPruned, type Snapshot, snapshotOf } from "./snapshot.ts";
 import { type WatchDeps, type WatchFrame, type WatchOptions, watchRun } from "./watch.ts";
 
 export interface RunsDeps extends StartDeps, WatchDeps {
@@ -134,10 +135,27 @@ export class Runs {
     });
   }
 
-  async events(call: Call, runId: string, afterSeq: bigint, limit: number): Promise<AgentEvent[]> {
-    await this.get(call, runId);
-    const page = await this.#read(call, (tx) => store.eventsAfter(tx, runId, afterSeq, limit));
-    return page.map((bytes) => fromBinary(AgentEventSchema, bytes));
+  /** Durable events after a cursor, and where some of them are not kept any more a snapshot in their place. */
+  async events(
+    call: Call,
+    runId: string,
+    afterSeq: bigint,
+    limit: number,
+  ): Promise<{ events: AgentEvent[]; snapshot: Snapshot | undefined }> {
+    const run = await this.get(call, runId);
+    const page = await this.#read(
+      call,
+      async (tx) => {
+        const now = isOver(run) ? ((await store.runById(tx, runId)) ?? raise(notFound("run"))) : run;
+        const pruned = isPruned(now, afterSeq);
+        return {
+          snapshot: pruned ? await snapshotOf(tx, now) : undefined,
+          events: await store.eventsAfter(tx, runId, pruned ? now.pruned_seq : afterSeq, limit),
+        };
+      },
+      "repeatable read",
+    );
+    return { ...page, events: page.events.map((bytes) => fromBinary(AgentEventSchema, bytes)) };
   }
 
   /** What a suspended run waits for, as a chat client needs it. */
@@ -245,9 +263,9 @@ export class Runs {
     return run !== undefined && reaches(reach, run) ? run : raise(notFound("run"));
   }
 
-  #read<T>(call: Call, fn: (tx: Tx) => Promise<T>): Promise<T> {
+  #read<T>(call: Call, fn: (tx: Tx) => Promise<T>, isolation?: TxOptions["isolation"]): Promise<T> {
     const { signal, deadline } = call;
-    return this.#deps.database.tenant(call.principal.tenantId, fn, { signal, deadline, readOnly: true });
+    return this.#deps.database.tenant(call.principal.tenantId, fn, { signal, deadline, readOnly: true, isolation });
   }
 }
 

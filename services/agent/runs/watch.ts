@@ -18,6 +18,7 @@ import type { RemoteTails } from "./remote-tails.ts";
 import { RunHint } from "./run-hint.ts";
 import { isOver } from "./run-state.ts";
 import { runSubject } from "./run-subject.ts";
+import { isPruned, type Snapshot, snapshotOf } from "./snapshot.ts";
 
 const REPLAY_PAGE = 200;
 /** How often a run is looked at while its owner cannot be tailed; a wake-up on the bus is usually faster. */
@@ -29,6 +30,7 @@ const SUSPENDED_POLL_MS = 5_000;
 
 /** What a watcher is shown. */
 export type WatchFrame =
+  | { kind: "snapshot"; snapshot: Snapshot }
   | { kind: "event"; event: AgentEvent }
   | { kind: "caught_up"; seq: bigint }
   | { kind: "open_items"; open: OpenItems }
@@ -60,7 +62,7 @@ export interface WatchDeps {
  * Watches a run from any replica: the durable events after the cursor from Postgres, then `caught_up`, what is open at
  * the owner, and everything live until the terminal event. The feed is joined before the log is read, so nothing falls
  * between; events that come by both ways are told apart by seq; a break in the prev_seq chain sends the reader back to
- * the log. Ends without a terminal event only by throwing, or when the cursor is at the terminal event already.
+ * the log. Events that are not kept any more are shown as one snapshot. Ends without a terminal event only by throwing, or when the cursor is at the terminal event already.
  */
 export async function* watchRun(deps: WatchDeps, call: Call, options: WatchOptions): AsyncGenerator<WatchFrame> {
   const watcher = new Watcher(deps, call, options);
@@ -108,7 +110,7 @@ class Watcher {
       const run = await this.#row();
       if (first) this.#begin(run);
       this.#attached = isOver(run) || run.owner === "" ? undefined : await this.#attach(run);
-      yield* this.#replay();
+      yield* this.#replay(run);
       if (first) yield this.#control({ kind: "caught_up", seq: this.#cursor });
       if (this.#ended) return;
       if (this.#attached !== undefined) yield* this.#follow(this.#attached);
@@ -171,9 +173,10 @@ class Watcher {
     return this.#deps.remoteTails.subscribe(this.#call, owner, this.#stop.signal);
   }
 
-  /** Shows the durable events after the cursor, page by page. */
-  async *#replay(): AsyncGenerator<WatchFrame> {
+  /** Shows the durable events after the cursor, page by page, and in place of those that are pruned a snapshot. */
+  async *#replay(run: RunRow): AsyncGenerator<WatchFrame> {
     const { tenantId } = this.#call.principal;
+    if (isPruned(run, this.#cursor)) yield* this.#snapshot();
     for (;;) {
       const page = await this.#deps.database.tenant(
         tenantId,
@@ -181,12 +184,32 @@ class Watcher {
         { signal: this.#call.signal, readOnly: true },
       );
       for (const bytes of page) {
-        const frame = this.#show(fromBinary(AgentEventSchema, bytes));
+        const event = fromBinary(AgentEventSchema, bytes);
+        // Between two pages they may have been pruned.
+        if (event.prevSeq > this.#cursor) yield* this.#snapshot();
+        const frame = this.#show(event);
         if (frame !== undefined) yield frame;
       }
       if (page.length < REPLAY_PAGE) return;
       this.#check();
     }
+  }
+
+  async *#snapshot(): AsyncGenerator<WatchFrame> {
+    const { runId, reach } = this.#options;
+    const { signal, principal } = this.#call;
+    const shown = await this.#deps.database.tenant(
+      principal.tenantId,
+      async (tx) => {
+        const run = await runById(tx, runId);
+        return run !== undefined && reaches(reach, run) ? { run, snapshot: await snapshotOf(tx, run) } : undefined;
+      },
+      { signal, readOnly: true, isolation: "repeatable read" },
+    );
+    const { run, snapshot } = shown ?? raise(notFound("run"));
+    if (!isPruned(run, this.#cursor)) return;
+    this.#cursor = run.pruned_seq;
+    yield this.#control({ kind: "snapshot", snapshot });
   }
 
   /** Shows what is open and everything that the feed brings, until the run or the feed ends. */

@@ -96,3 +96,26 @@ export async function listMessages(
     [sessionId, page.from, page.limit],
   );
 }
+
+/** The newest messages within the limits, oldest first; hidden ones are left out. */
+export async function newestMessages(
+  tx: Tx,
+  sessionId: string,
+  limits: { messages: number; bytes: number },
+): Promise<MessageRow[]> {
+  return tx.query<MessageRow>(
+    `WITH newest AS (
+       SELECT position, size FROM agent.messages
+       WHERE tenant_id = agentmesh.current_tenant() AND session_id = $1
+         AND NOT coalesce((message->>'hidden')::boolean, false)
+       ORDER BY position DESC LIMIT $2
+     ), measured AS (
+       SELECT position, sum(size) OVER (ORDER BY position DESC) AS bytes FROM newest
+     )
+     SELECT m.position, m.message_id, m.run_id, m.message, m.create_time
+     FROM agent.messages m JOIN measured USING (position)
+     WHERE m.tenant_id = agentmesh.current_tenant() AND m.session_id = $1 AND measured.bytes <= $3
+     ORDER BY m.position`,
+    [sessionId, limits.messages, limits.bytes],
+  );
+}

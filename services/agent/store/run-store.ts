@@ -35,6 +35,8 @@ export interface RunRow {
   epoch: number;
   seq_reserved: bigint;
   last_seq: bigint;
+  /** Events up to this number are pruned; 0: none is. */
+  pruned_seq: bigint;
   open_step: number;
   /** Times that a process has taken the run up. */
   attempt: number;
@@ -71,15 +73,18 @@ export interface RunFilter {
 
 /** What a RunRow is made of; see runRow. */
 export const RUN_COLUMNS = `run_id, session_id, end_user_id, agent_id, agent_version, state, outcome, error, usage, response, principal,
-  owner, owner_address, epoch, seq_reserved::text, last_seq::text, open_step, attempt, awaiting, background, deadline, retry_of,
+  owner, owner_address, epoch, seq_reserved::text, last_seq::text, pruned_seq::text, open_step, attempt, awaiting,
+  background, deadline, retry_of,
   create_time, update_time, end_time,
   create_time::text AS sort_time`;
 
 /** A row as it is read: int8 columns as text, for they may be beyond what a number holds. */
-export type RunRowAsText = Omit<RunRow, "seq_reserved" | "last_seq"> & { seq_reserved: string; last_seq: string };
+export type RunRowAsText = Omit<RunRow, BigColumn> & Record<BigColumn, string>;
+type BigColumn = "seq_reserved" | "last_seq" | "pruned_seq";
 
 export function runRow(raw: RunRowAsText): RunRow {
-  return { ...raw, seq_reserved: BigInt(raw.seq_reserved), last_seq: BigInt(raw.last_seq) };
+  const { seq_reserved, last_seq, pruned_seq } = raw;
+  return { ...raw, seq_reserved: BigInt(seq_reserved), last_seq: BigInt(last_seq), pruned_seq: BigInt(pruned_seq) };
 }
 
 /** A run of a session that is not deleted; `lock` waits for whoever writes to it and keeps others from doing so until the transaction ends. */

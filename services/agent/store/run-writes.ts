@@ -52,6 +52,8 @@ export interface RunBegin {
   /** The step that is open from the beginning; 0 when none is. */
   openStep: number;
   audited: { call: Call; events: readonly AuditEvent[] };
+  /** Days that the session is kept after this turn, and the run's events; 0: for good. */
+  kept?: { sessionDays: number; eventDays: number };
   /** What it is begun with, for whoever takes it up; `shared` is left out where it is known to be stored. */
   plan?: { planId: string; shared: Uint8Array | undefined; own: string };
 }
@@ -102,22 +104,28 @@ export interface RunEndWrite {
 
 // One statement for everything that belongs together: a round trip costs more than all the rows that it brings.
 
-const CREATE_SESSION = `INSERT INTO agent.sessions (tenant_id, session_id, active_run_id, message_count, end_user_id, agent_id, title, labels)
-    VALUES (agentmesh.current_tenant(), $1, $2, $3, $4, $25, '', '{}')`;
+/** At the end of a day, so that the turns of one day do not move it. */
+const SESSION_EXPIRES = "date_trunc('day', clock_timestamp()) + ($25::int + 1) * interval '1 day'";
+const EVENTS_EXPIRE = "clock_timestamp() + $26::int * interval '1 day'";
+
+const CREATE_SESSION = `INSERT INTO agent.sessions (tenant_id, session_id, active_run_id, message_count, end_user_id, agent_id, title, labels,
+      expire_time)
+    VALUES (agentmesh.current_tenant(), $1, $2, $3, $4, $27, '', '{}', ${SESSION_EXPIRES})`;
 const OCCUPY_SESSION = `UPDATE agent.sessions SET active_run_id = $2, message_count = $3, version = version + 1,
-      update_time = clock_timestamp()
+      update_time = clock_timestamp(), expire_time = ${SESSION_EXPIRES}
     WHERE tenant_id = agentmesh.current_tenant() AND session_id = $1`;
 
 const INSERT_RUN = `INSERT INTO agent.runs (tenant_id, session_id, run_id, end_user_id, agent_id, agent_version, state, principal,
-      owner, owner_address, lease_expires, seq_reserved, last_seq, open_step, plan_id, begun_with, deadline)
+      owner, owner_address, lease_expires, seq_reserved, last_seq, open_step, plan_id, begun_with, deadline,
+      expire_time)
     VALUES (agentmesh.current_tenant(), $1, $2, $4, $5, $6, 2, $7, $8, $9, clock_timestamp() + $10 * interval '1 ms',
-      $11, $12, $13, $21, $23, clock_timestamp() + $24::float8 * interval '1 ms')
+      $11, $12, $13, $21, $23, clock_timestamp() + $24::float8 * interval '1 ms', ${EVENTS_EXPIRE})
     RETURNING ${RUN_COLUMNS}`;
 /** A queued run becomes what it would be had it begun now; its time runs since it was queued. */
 const ACTIVATE_RUN = `UPDATE agent.runs SET agent_id = $5, agent_version = $6, state = 2, principal = $7, owner = $8,
       owner_address = $9, lease_expires = clock_timestamp() + $10 * interval '1 ms', seq_reserved = $11, last_seq = $12,
       open_step = $13, plan_id = $21, begun_with = $23, update_time = clock_timestamp(),
-      deadline = coalesce(deadline, clock_timestamp() + $24::float8 * interval '1 ms')
+      deadline = coalesce(deadline, clock_timestamp() + $24::float8 * interval '1 ms'), expire_time = ${EVENTS_EXPIRE}
     WHERE tenant_id = agentmesh.current_tenant() AND run_id = $2 AND session_id = $1 AND end_user_id = $4 AND state = 1
     RETURNING ${RUN_COLUMNS}`;
 const LEAVE_QUEUE = `DELETE FROM agent.queued_runs WHERE tenant_id = agentmesh.current_tenant() AND run_id = $2`;
@@ -130,7 +138,8 @@ const beginSql = (session: string, run: string, queue?: string) => `WITH session
     ${run}
   )${queue === undefined ? "" : `, queue AS (${queue})`}, plan AS (
     INSERT INTO agent.plans (tenant_id, plan_id, plan)
-    SELECT agentmesh.current_tenant(), $21, $22 WHERE $22::bytea IS NOT NULL ON CONFLICT DO NOTHING
+    SELECT agentmesh.current_tenant(), $21, $22 WHERE $22::bytea IS NOT NULL
+    ON CONFLICT (tenant_id, plan_id) DO UPDATE SET create_time = excluded.create_time
   ), events AS (
     INSERT INTO agent.run_events (tenant_id, run_id, seq, type, event)
     SELECT agentmesh.current_tenant(), $2, * FROM unnest($14::bigint[], $15::text[], $16::bytea[])
@@ -155,7 +164,7 @@ const BEGIN_QUEUED = {
  * with its first messages, events and audit rows. Ends the transaction.
  */
 export async function beginRun(tx: Tx, begin: RunBegin): Promise<RunRow> {
-  const { run, session, messages, events, openStep, audited, plan, queued } = begin;
+  const { run, session, messages, events, openStep, audited, plan, queued, kept } = begin;
   const created = "created" in session ? session.created : undefined;
   const earlier = "created" in session ? 0 : session.continued.message_count;
   const params = [
@@ -179,6 +188,8 @@ export async function beginRun(tx: Tx, begin: RunBegin): Promise<RunRow> {
     plan?.shared ?? null,
     plan?.own ?? null,
     run.timeLimitMs ?? null,
+    kept?.sessionDays || null,
+    kept?.eventDays || null,
   ];
   const known = queued === undefined ? BEGIN_IN_SESSION : BEGIN_QUEUED[queued];
   const [row] =

@@ -14,6 +14,8 @@ import { allowedModels, tierLimits } from "./tier-limits.ts";
 
 /** The demo provider has one model. */
 const DEMO_MODEL = "demo";
+/** How long events of ended runs are kept where the tenant has said nothing. */
+const RUN_EVENT_DAYS = 30;
 const FLAG: typeof InputGuard.FLAG = 2;
 
 /**
@@ -49,6 +51,10 @@ export function resolveAgent(
     cannedAnswer: tenant.cannedAnswer,
     cachedAnswers: tenant.cachedAnswers,
     ownCredentials: [...ownCredentials],
+    retention: {
+      sessionDays: tenant.retention?.sessionDays ?? 0,
+      runEventDays: tenant.retention?.runEventDays ?? RUN_EVENT_DAYS,
+    },
   };
 }
 

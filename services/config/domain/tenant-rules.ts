@@ -28,6 +28,7 @@ export const TENANT_MASK: MaskRules = {
     "input_guard",
     "cached_answers",
     "approval_policy",
+    "retention",
   ]),
   ignored: new Set(["tenant_id", "etag"]),
 };

@@ -7,7 +7,7 @@ import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2
 import { file_agentmesh_common_v1_auth_option } from "../../common/v1/auth_option_pb.ts";
 import type { Agent } from "./agent_config_service_pb.ts";
 import { file_agentmesh_config_v1_agent_config_service } from "./agent_config_service_pb.ts";
-import type { InputGuard, TenantLimits, TenantTier } from "./tenant_service_pb.ts";
+import type { InputGuard, RetentionPolicy, TenantLimits, TenantTier } from "./tenant_service_pb.ts";
 import { file_agentmesh_config_v1_tenant_service } from "./tenant_service_pb.ts";
 import type { UserProfile } from "./user_profile_service_pb.ts";
 import { file_agentmesh_config_v1_user_profile_service } from "./user_profile_service_pb.ts";
@@ -18,7 +18,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file agentmesh/config/v1/resolution_service.proto.
  */
 export const file_agentmesh_config_v1_resolution_service: GenFile = /*@__PURE__*/
-  fileDesc("CixhZ2VudG1lc2gvY29uZmlnL3YxL3Jlc29sdXRpb25fc2VydmljZS5wcm90bxITYWdlbnRtZXNoLmNvbmZpZy52MSJQChNSZXNvbHZlQWdlbnRSZXF1ZXN0EhoKCGFnZW50X2lkGAEgASgJQgi6SAVyAxiAARIdCgtlbmRfdXNlcl9pZBgCIAEoCUIIukgFcgMYgAEi5gMKFFJlc29sdmVBZ2VudFJlc3BvbnNlEikKBWFnZW50GAEgASgLMhouYWdlbnRtZXNoLmNvbmZpZy52MS5BZ2VudBIxCgZsaW1pdHMYAiABKAsyIS5hZ2VudG1lc2guY29uZmlnLnYxLlRlbmFudExpbWl0cxItCgR0aWVyGAMgASgOMh8uYWdlbnRtZXNoLmNvbmZpZy52MS5UZW5hbnRUaWVyEhkKEXRvb2xfY29uZmlnc19qc29uGAQgASgJEjQKC2lucHV0X2d1YXJkGAUgASgOMh8uYWdlbnRtZXNoLmNvbmZpZy52MS5JbnB1dEd1YXJkElIKDWNhbm5lZF9hbnN3ZXIYBiADKAsyOy5hZ2VudG1lc2guY29uZmlnLnYxLlJlc29sdmVBZ2VudFJlc3BvbnNlLkNhbm5lZEFuc3dlckVudHJ5EhYKDmNhY2hlZF9hbnN3ZXJzGAcgASgIEjYKDHVzZXJfcHJvZmlsZRgIIAEoCzIgLmFnZW50bWVzaC5jb25maWcudjEuVXNlclByb2ZpbGUSFwoPb3duX2NyZWRlbnRpYWxzGAkgAygJGjMKEUNhbm5lZEFuc3dlckVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEynQEKEVJlc29sdXRpb25TZXJ2aWNlEocBCgxSZXNvbHZlQWdlbnQSKC5hZ2VudG1lc2guY29uZmlnLnYxLlJlc29sdmVBZ2VudFJlcXVlc3QaKS5hZ2VudG1lc2guY29uZmlnLnYxLlJlc29sdmVBZ2VudFJlc3BvbnNlIiKQAgGKtRgbCgphZ2VudHM6cnVuCgthZ2VudHM6cmVhZBACYgZwcm90bzM", [file_agentmesh_common_v1_auth_option, file_agentmesh_config_v1_agent_config_service, file_agentmesh_config_v1_tenant_service, file_agentmesh_config_v1_user_profile_service, file_buf_validate_validate]);
+  fileDesc("CixhZ2VudG1lc2gvY29uZmlnL3YxL3Jlc29sdXRpb25fc2VydmljZS5wcm90bxITYWdlbnRtZXNoLmNvbmZpZy52MSJQChNSZXNvbHZlQWdlbnRSZXF1ZXN0EhoKCGFnZW50X2lkGAEgASgJQgi6SAVyAxiAARIdCgtlbmRfdXNlcl9pZBgCIAEoCUIIukgFcgMYgAEinwQKFFJlc29sdmVBZ2VudFJlc3BvbnNlEikKBWFnZW50GAEgASgLMhouYWdlbnRtZXNoLmNvbmZpZy52MS5BZ2VudBIxCgZsaW1pdHMYAiABKAsyIS5hZ2VudG1lc2guY29uZmlnLnYxLlRlbmFudExpbWl0cxItCgR0aWVyGAMgASgOMh8uYWdlbnRtZXNoLmNvbmZpZy52MS5UZW5hbnRUaWVyEhkKEXRvb2xfY29uZmlnc19qc29uGAQgASgJEjQKC2lucHV0X2d1YXJkGAUgASgOMh8uYWdlbnRtZXNoLmNvbmZpZy52MS5JbnB1dEd1YXJkElIKDWNhbm5lZF9hbnN3ZXIYBiADKAsyOy5hZ2VudG1lc2guY29uZmlnLnYxLlJlc29sdmVBZ2VudFJlc3BvbnNlLkNhbm5lZEFuc3dlckVudHJ5EhYKDmNhY2hlZF9hbnN3ZXJzGAcgASgIEjYKDHVzZXJfcHJvZmlsZRgIIAEoCzIgLmFnZW50bWVzaC5jb25maWcudjEuVXNlclByb2ZpbGUSFwoPb3duX2NyZWRlbnRpYWxzGAkgAygJEjcKCXJldGVudGlvbhgLIAEoCzIkLmFnZW50bWVzaC5jb25maWcudjEuUmV0ZW50aW9uUG9saWN5GjMKEUNhbm5lZEFuc3dlckVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEynQEKEVJlc29sdXRpb25TZXJ2aWNlEocBCgxSZXNvbHZlQWdlbnQSKC5hZ2VudG1lc2guY29uZmlnLnYxLlJlc29sdmVBZ2VudFJlcXVlc3QaKS5hZ2VudG1lc2guY29uZmlnLnYxLlJlc29sdmVBZ2VudFJlc3BvbnNlIiKQAgGKtRgbCgphZ2VudHM6cnVuCgthZ2VudHM6cmVhZBACYgZwcm90bzM", [file_agentmesh_common_v1_auth_option, file_agentmesh_config_v1_agent_config_service, file_agentmesh_config_v1_tenant_service, file_agentmesh_config_v1_user_profile_service, file_buf_validate_validate]);
 
 /**
  * Which agent.
@@ -116,6 +116,13 @@ export type ResolveAgentResponse = Message<"agentmesh.config.v1.ResolveAgentResp
    * @generated from field: repeated string own_credentials = 9;
    */
   ownCredentials: string[];
+
+  /**
+   * How long conversations and events of runs are kept, with every gap filled.
+   *
+   * @generated from field: agentmesh.config.v1.RetentionPolicy retention = 11;
+   */
+  retention?: RetentionPolicy | undefined;
 };
 
 /**

@@ -20,7 +20,7 @@ import type { JsonObject, Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file agentmesh/config/v1/tenant_service.proto.
  */
 export const file_agentmesh_config_v1_tenant_service: GenFile = /*@__PURE__*/
-  fileDesc("CihhZ2VudG1lc2gvY29uZmlnL3YxL3RlbmFudF9zZXJ2aWNlLnByb3RvEhNhZ2VudG1lc2guY29uZmlnLnYxIq4HCgZUZW5hbnQSGwoJdGVuYW50X2lkGAEgASgJQgi6SAVyAxiAARIWCgRuYW1lGAIgASgJQgi6SAVyAxj/ARI3CgR0aWVyGAMgASgOMh8uYWdlbnRtZXNoLmNvbmZpZy52MS5UZW5hbnRUaWVyQgi6SAWCAQIQARI7CgZzdGF0dXMYBCABKA4yIS5hZ2VudG1lc2guY29uZmlnLnYxLlRlbmFudFN0YXR1c0IIukgFggECEAESKAoNZW5hYmxlZF90b29scxgFIAMoCUIRukgOkgELEMgBIgZyBBABGEASLQoMdG9vbF9jb25maWdzGAYgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIgCg1zeXN0ZW1fcHJvbXB0GAcgASgJQgm6SAZyBBigjQYSJAoScHJvbXB0X3RlbXBsYXRlX2lkGAggASgJQgi6SAVyAxiAARImCg1rYl9uYW1lc3BhY2VzGAkgAygJQg+6SAySAQkQMiIFcgMYgAESMQoGbGltaXRzGAogASgLMiEuYWdlbnRtZXNoLmNvbmZpZy52MS5UZW5hbnRMaW1pdHMSLQoMb2F1dGhfY29uZmlnGAsgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBJVCg1jYW5uZWRfYW5zd2VyGAwgAygLMi0uYWdlbnRtZXNoLmNvbmZpZy52MS5UZW5hbnQuQ2FubmVkQW5zd2VyRW50cnlCD7pIDJoBCRAyKgVyAxigHxIpCghtZXRhZGF0YRgNIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSFQoEZXRhZxgOIAEoCUIHukgEcgIYQBI0CgtjcmVhdGVfdGltZRgPIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCA+BBAxI0Cgt1cGRhdGVfdGltZRgQIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCA+BBAxI+CgtpbnB1dF9ndWFyZBgRIAEoDjIfLmFnZW50bWVzaC5jb25maWcudjEuSW5wdXRHdWFyZEIIukgFggECEAESFgoOY2FjaGVkX2Fuc3dlcnMYEiABKAgSPAoPYXBwcm92YWxfcG9saWN5GBMgASgLMiMuYWdlbnRtZXNoLmNvbmZpZy52MS5BcHByb3ZhbFBvbGljeRozChFDYW5uZWRBbnN3ZXJFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIqQECgxUZW5hbnRMaW1pdHMSMwoUbWF4X3Nlc3Npb25zX3Blcl9kYXkYASABKANCELpIDSILKP///////////wFIAIgBARI3ChhtYXhfbWVzc2FnZXNfcGVyX3Nlc3Npb24YAiABKANCELpIDSILKP///////////wFIAYgBARIzChRtYXhfdG9rZW5zX3Blcl9tb250aBgDIAEoA0IQukgNIgso////////////AUgCiAEBEjYKF21heF9jb25jdXJyZW50X3Nlc3Npb25zGAQgASgDQhC6SA0iCyj///////////8BSAOIAQESOAoZbWF4X3Rvb2xfY2FsbHNfcGVyX21pbnV0ZRgFIAEoA0IQukgNIgso////////////AUgEiAEBEjAKFm1heF9tZXNzYWdlX2NoYXJhY3RlcnMYBiABKANCC7pICCIGGKCNBigBSAWIAQESKQoOYWxsb3dlZF9tb2RlbHMYByADKAlCEbpIDpIBCxBkIgdyBRABGIABQhcKFV9tYXhfc2Vzc2lvbnNfcGVyX2RheUIbChlfbWF4X21lc3NhZ2VzX3Blcl9zZXNzaW9uQhcKFV9tYXhfdG9rZW5zX3Blcl9tb250aEIaChhfbWF4X2NvbmN1cnJlbnRfc2Vzc2lvbnNCHAoaX21heF90b29sX2NhbGxzX3Blcl9taW51dGVCGQoXX21heF9tZXNzYWdlX2NoYXJhY3RlcnMiZQoTQ3JlYXRlVGVuYW50UmVxdWVzdBIwCgZ0ZW5hbnQYASABKAsyGy5hZ2VudG1lc2guY29uZmlnLnYxLlRlbmFudEID4EECEhwKCnJlcXVlc3RfaWQYAiABKAlCCLpIBXIDGIABIkMKFENyZWF0ZVRlbmFudFJlc3BvbnNlEisKBnRlbmFudBgBIAEoCzIbLmFnZW50bWVzaC5jb25maWcudjEuVGVuYW50IjQKEEdldFRlbmFudFJlcXVlc3QSIAoJdGVuYW50X2lkGAEgASgJQg3gQQK6SAdyBRABGIABIkAKEUdldFRlbmFudFJlc3BvbnNlEisKBnRlbmFudBgBIAEoCzIbLmFnZW50bWVzaC5jb25maWcudjEuVGVuYW50IosBChJMaXN0VGVuYW50c1JlcXVlc3QSGgoJcGFnZV9zaXplGAEgASgFQge6SAQaAigAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGIAQEjsKBnN0YXR1cxgDIAEoDjIhLmFnZW50bWVzaC5jb25maWcudjEuVGVuYW50U3RhdHVzQgi6SAWCAQIQASJcChNMaXN0VGVuYW50c1Jlc3BvbnNlEiwKB3RlbmFudHMYASADKAsyGy5hZ2VudG1lc2guY29uZmlnLnYxLlRlbmFudBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkilgEKE1VwZGF0ZVRlbmFudFJlcXVlc3QSMAoGdGVuYW50GAEgASgLMhsuYWdlbnRtZXNoLmNvbmZpZy52MS5UZW5hbnRCA+BBAhIvCgt1cGRhdGVfbWFzaxgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2sSHAoKcmVxdWVzdF9pZBgDIAEoCUIIukgFcgMYgAEiQwoUVXBkYXRlVGVuYW50UmVzcG9uc2USKwoGdGVuYW50GAEgASgLMhsuYWdlbnRtZXNoLmNvbmZpZy52MS5UZW5hbnQibAoTRGVsZXRlVGVuYW50UmVxdWVzdBIgCgl0ZW5hbnRfaWQYASABKAlCDeBBArpIB3IFEAEYgAESFQoEZXRhZxgCIAEoCUIHukgEcgIYQBIcCgpyZXF1ZXN0X2lkGAMgASgJQgi6SAVyAxiAASIWChREZWxldGVUZW5hbnRSZXNwb25zZSqJAQoKVGVuYW50VGllchIbChdURU5BTlRfVElFUl9VTlNQRUNJRklFRBAAEhQKEFRFTkFOVF9USUVSX0ZSRUUQARIXChNURU5BTlRfVElFUl9TVEFSVEVSEAISEwoPVEVOQU5UX1RJRVJfUFJPEAMSGgoWVEVOQU5UX1RJRVJfRU5URVJQUklTRRAEKn8KDFRlbmFudFN0YXR1cxIdChlURU5BTlRfU1RBVFVTX1VOU1BFQ0lGSUVEEAASGAoUVEVOQU5UX1NUQVRVU19BQ1RJVkUQARIbChdURU5BTlRfU1RBVFVTX1NVU1BFTkRFRBACEhkKFVRFTkFOVF9TVEFUVVNfREVMRVRFRBADKmsKCklucHV0R3VhcmQSGwoXSU5QVVRfR1VBUkRfVU5TUEVDSUZJRUQQABITCg9JTlBVVF9HVUFSRF9PRkYQARIUChBJTlBVVF9HVUFSRF9GTEFHEAISFQoRSU5QVVRfR1VBUkRfQkxPQ0sQAzLgBgoNVGVuYW50U2VydmljZRKiAQoMQ3JlYXRlVGVuYW50EiguYWdlbnRtZXNoLmNvbmZpZy52MS5DcmVhdGVUZW5hbnRSZXF1ZXN0GikuYWdlbnRtZXNoLmNvbmZpZy52MS5DcmVhdGVUZW5hbnRSZXNwb25zZSI9irUYEgoOcGxhdGZvcm06YWRtaW4QAYLT5JMCIToGdGVuYW50YgZ0ZW5hbnQiDy9hcGkvdjEvdGVuYW50cxKtAQoJR2V0VGVuYW50EiUuYWdlbnRtZXNoLmNvbmZpZy52MS5HZXRUZW5hbnRSZXF1ZXN0GiYuYWdlbnRtZXNoLmNvbmZpZy52MS5HZXRUZW5hbnRSZXNwb25zZSJRkAIBirUYHwoLdGVuYW50OnJlYWQKDnBsYXRmb3JtOmFkbWluEAGC0+STAiViBnRlbmFudBIbL2FwaS92MS90ZW5hbnRzL3t0ZW5hbnRfaWR9EpIBCgtMaXN0VGVuYW50cxInLmFnZW50bWVzaC5jb25maWcudjEuTGlzdFRlbmFudHNSZXF1ZXN0GiguYWdlbnRtZXNoLmNvbmZpZy52MS5MaXN0VGVuYW50c1Jlc3BvbnNlIjCQAgGKtRgSCg5wbGF0Zm9ybTphZG1pbhABgtPkkwIREg8vYXBpL3YxL3RlbmFudHMSwwEKDFVwZGF0ZVRlbmFudBIoLmFnZW50bWVzaC5jb25maWcudjEuVXBkYXRlVGVuYW50UmVxdWVzdBopLmFnZW50bWVzaC5jb25maWcudjEuVXBkYXRlVGVuYW50UmVzcG9uc2UiXoq1GCAKDHRlbmFudDp3cml0ZQoOcGxhdGZvcm06YWRtaW4QAYLT5JMCNDoGdGVuYW50YgZ0ZW5hbnQyIi9hcGkvdjEvdGVuYW50cy97dGVuYW50LnRlbmFudF9pZH0SngEKDERlbGV0ZVRlbmFudBIoLmFnZW50bWVzaC5jb25maWcudjEuRGVsZXRlVGVuYW50UmVxdWVzdBopLmFnZW50bWVzaC5jb25maWcudjEuRGVsZXRlVGVuYW50UmVzcG9uc2UiOYq1GBIKDnBsYXRmb3JtOmFkbWluEAGC0+STAh0qGy9hcGkvdjEvdGVuYW50cy97dGVuYW50X2lkfWIGcHJvdG8z", [file_agentmesh_common_v1_auth_option, file_agentmesh_config_v1_approval_policy, file_buf_validate_validate, file_google_api_annotations, file_google_api_field_behavior, file_google_protobuf_field_mask, file_google_protobuf_struct, file_google_protobuf_timestamp]);
+  fileDesc("CihhZ2VudG1lc2gvY29uZmlnL3YxL3RlbmFudF9zZXJ2aWNlLnByb3RvEhNhZ2VudG1lc2guY29uZmlnLnYxIucHCgZUZW5hbnQSGwoJdGVuYW50X2lkGAEgASgJQgi6SAVyAxiAARIWCgRuYW1lGAIgASgJQgi6SAVyAxj/ARI3CgR0aWVyGAMgASgOMh8uYWdlbnRtZXNoLmNvbmZpZy52MS5UZW5hbnRUaWVyQgi6SAWCAQIQARI7CgZzdGF0dXMYBCABKA4yIS5hZ2VudG1lc2guY29uZmlnLnYxLlRlbmFudFN0YXR1c0IIukgFggECEAESKAoNZW5hYmxlZF90b29scxgFIAMoCUIRukgOkgELEMgBIgZyBBABGEASLQoMdG9vbF9jb25maWdzGAYgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIgCg1zeXN0ZW1fcHJvbXB0GAcgASgJQgm6SAZyBBigjQYSJAoScHJvbXB0X3RlbXBsYXRlX2lkGAggASgJQgi6SAVyAxiAARImCg1rYl9uYW1lc3BhY2VzGAkgAygJQg+6SAySAQkQMiIFcgMYgAESMQoGbGltaXRzGAogASgLMiEuYWdlbnRtZXNoLmNvbmZpZy52MS5UZW5hbnRMaW1pdHMSLQoMb2F1dGhfY29uZmlnGAsgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBJVCg1jYW5uZWRfYW5zd2VyGAwgAygLMi0uYWdlbnRtZXNoLmNvbmZpZy52MS5UZW5hbnQuQ2FubmVkQW5zd2VyRW50cnlCD7pIDJoBCRAyKgVyAxigHxIpCghtZXRhZGF0YRgNIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSFQoEZXRhZxgOIAEoCUIHukgEcgIYQBI0CgtjcmVhdGVfdGltZRgPIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCA+BBAxI0Cgt1cGRhdGVfdGltZRgQIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCA+BBAxI+CgtpbnB1dF9ndWFyZBgRIAEoDjIfLmFnZW50bWVzaC5jb25maWcudjEuSW5wdXRHdWFyZEIIukgFggECEAESFgoOY2FjaGVkX2Fuc3dlcnMYEiABKAgSPAoPYXBwcm92YWxfcG9saWN5GBMgASgLMiMuYWdlbnRtZXNoLmNvbmZpZy52MS5BcHByb3ZhbFBvbGljeRI3CglyZXRlbnRpb24YFCABKAsyJC5hZ2VudG1lc2guY29uZmlnLnYxLlJldGVudGlvblBvbGljeRozChFDYW5uZWRBbnN3ZXJFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIm8KD1JldGVudGlvblBvbGljeRIgCgxzZXNzaW9uX2RheXMYASABKAVCCrpIBxoFGMIcKAASJwoOcnVuX2V2ZW50X2RheXMYAiABKAVCCrpIBxoFGMIcKAFIAIgBAUIRCg9fcnVuX2V2ZW50X2RheXMipAQKDFRlbmFudExpbWl0cxIzChRtYXhfc2Vzc2lvbnNfcGVyX2RheRgBIAEoA0IQukgNIgso////////////AUgAiAEBEjcKGG1heF9tZXNzYWdlc19wZXJfc2Vzc2lvbhgCIAEoA0IQukgNIgso////////////AUgBiAEBEjMKFG1heF90b2tlbnNfcGVyX21vbnRoGAMgASgDQhC6SA0iCyj///////////8BSAKIAQESNgoXbWF4X2NvbmN1cnJlbnRfc2Vzc2lvbnMYBCABKANCELpIDSILKP///////////wFIA4gBARI4ChltYXhfdG9vbF9jYWxsc19wZXJfbWludXRlGAUgASgDQhC6SA0iCyj///////////8BSASIAQESMAoWbWF4X21lc3NhZ2VfY2hhcmFjdGVycxgGIAEoA0ILukgIIgYYoI0GKAFIBYgBARIpCg5hbGxvd2VkX21vZGVscxgHIAMoCUIRukgOkgELEGQiB3IFEAEYgAFCFwoVX21heF9zZXNzaW9uc19wZXJfZGF5QhsKGV9tYXhfbWVzc2FnZXNfcGVyX3Nlc3Npb25CFwoVX21heF90b2tlbnNfcGVyX21vbnRoQhoKGF9tYXhfY29uY3VycmVudF9zZXNzaW9uc0IcChpfbWF4X3Rvb2xfY2FsbHNfcGVyX21pbnV0ZUIZChdfbWF4X21lc3NhZ2VfY2hhcmFjdGVycyJlChNDcmVhdGVUZW5hbnRSZXF1ZXN0EjAKBnRlbmFudBgBIAEoCzIbLmFnZW50bWVzaC5jb25maWcudjEuVGVuYW50QgPgQQISHAoKcmVxdWVzdF9pZBgCIAEoCUIIukgFcgMYgAEiQwoUQ3JlYXRlVGVuYW50UmVzcG9uc2USKwoGdGVuYW50GAEgASgLMhsuYWdlbnRtZXNoLmNvbmZpZy52MS5UZW5hbnQiNAoQR2V0VGVuYW50UmVxdWVzdBIgCgl0ZW5hbnRfaWQYASABKAlCDeBBArpIB3IFEAEYgAEiQAoRR2V0VGVuYW50UmVzcG9uc2USKwoGdGVuYW50GAEgASgLMhsuYWdlbnRtZXNoLmNvbmZpZy52MS5UZW5hbnQiiwEKEkxpc3RUZW5hbnRzUmVxdWVzdBIaCglwYWdlX3NpemUYASABKAVCB7pIBBoCKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMYgBASOwoGc3RhdHVzGAMgASgOMiEuYWdlbnRtZXNoLmNvbmZpZy52MS5UZW5hbnRTdGF0dXNCCLpIBYIBAhABIlwKE0xpc3RUZW5hbnRzUmVzcG9uc2USLAoHdGVuYW50cxgBIAMoCzIbLmFnZW50bWVzaC5jb25maWcudjEuVGVuYW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKWAQoTVXBkYXRlVGVuYW50UmVxdWVzdBIwCgZ0ZW5hbnQYASABKAsyGy5hZ2VudG1lc2guY29uZmlnLnYxLlRlbmFudEID4EECEi8KC3VwZGF0ZV9tYXNrGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzaxIcCgpyZXF1ZXN0X2lkGAMgASgJQgi6SAVyAxiAASJDChRVcGRhdGVUZW5hbnRSZXNwb25zZRIrCgZ0ZW5hbnQYASABKAsyGy5hZ2VudG1lc2guY29uZmlnLnYxLlRlbmFudCJsChNEZWxldGVUZW5hbnRSZXF1ZXN0EiAKCXRlbmFudF9pZBgBIAEoCUIN4EECukgHcgUQARiAARIVCgRldGFnGAIgASgJQge6SARyAhhAEhwKCnJlcXVlc3RfaWQYAyABKAlCCLpIBXIDGIABIhYKFERlbGV0ZVRlbmFudFJlc3BvbnNlKokBCgpUZW5hbnRUaWVyEhsKF1RFTkFOVF9USUVSX1VOU1BFQ0lGSUVEEAASFAoQVEVOQU5UX1RJRVJfRlJFRRABEhcKE1RFTkFOVF9USUVSX1NUQVJURVIQAhITCg9URU5BTlRfVElFUl9QUk8QAxIaChZURU5BTlRfVElFUl9FTlRFUlBSSVNFEAQqfwoMVGVuYW50U3RhdHVzEh0KGVRFTkFOVF9TVEFUVVNfVU5TUEVDSUZJRUQQABIYChRURU5BTlRfU1RBVFVTX0FDVElWRRABEhsKF1RFTkFOVF9TVEFUVVNfU1VTUEVOREVEEAISGQoVVEVOQU5UX1NUQVRVU19ERUxFVEVEEAMqawoKSW5wdXRHdWFyZBIbChdJTlBVVF9HVUFSRF9VTlNQRUNJRklFRBAAEhMKD0lOUFVUX0dVQVJEX09GRhABEhQKEElOUFVUX0dVQVJEX0ZMQUcQAhIVChFJTlBVVF9HVUFSRF9CTE9DSxADMuAGCg1UZW5hbnRTZXJ2aWNlEqIBCgxDcmVhdGVUZW5hbnQSKC5hZ2VudG1lc2guY29uZmlnLnYxLkNyZWF0ZVRlbmFudFJlcXVlc3QaKS5hZ2VudG1lc2guY29uZmlnLnYxLkNyZWF0ZVRlbmFudFJlc3BvbnNlIj2KtRgSCg5wbGF0Zm9ybTphZG1pbhABgtPkkwIhOgZ0ZW5hbnRiBnRlbmFudCIPL2FwaS92MS90ZW5hbnRzEq0BCglHZXRUZW5hbnQSJS5hZ2VudG1lc2guY29uZmlnLnYxLkdldFRlbmFudFJlcXVlc3QaJi5hZ2VudG1lc2guY29uZmlnLnYxLkdldFRlbmFudFJlc3BvbnNlIlGQAgGKtRgfCgt0ZW5hbnQ6cmVhZAoOcGxhdGZvcm06YWRtaW4QAYLT5JMCJWIGdGVuYW50EhsvYXBpL3YxL3RlbmFudHMve3RlbmFudF9pZH0SkgEKC0xpc3RUZW5hbnRzEicuYWdlbnRtZXNoLmNvbmZpZy52MS5MaXN0VGVuYW50c1JlcXVlc3QaKC5hZ2VudG1lc2guY29uZmlnLnYxLkxpc3RUZW5hbnRzUmVzcG9uc2UiMJACAYq1GBIKDnBsYXRmb3JtOmFkbWluEAGC0+STAhESDy9hcGkvdjEvdGVuYW50cxLDAQoMVXBkYXRlVGVuYW50EiguYWdlbnRtZXNoLmNvbmZpZy52MS5VcGRhdGVUZW5hbnRSZXF1ZXN0GikuYWdlbnRtZXNoLmNvbmZpZy52MS5VcGRhdGVUZW5hbnRSZXNwb25zZSJeirUYIAoMdGVuYW50OndyaXRlCg5wbGF0Zm9ybTphZG1pbhABgtPkkwI0OgZ0ZW5hbnRiBnRlbmFudDIiL2FwaS92MS90ZW5hbnRzL3t0ZW5hbnQudGVuYW50X2lkfRKeAQoMRGVsZXRlVGVuYW50EiguYWdlbnRtZXNoLmNvbmZpZy52MS5EZWxldGVUZW5hbnRSZXF1ZXN0GikuYWdlbnRtZXNoLmNvbmZpZy52MS5EZWxldGVUZW5hbnRSZXNwb25zZSI5irUYEgoOcGxhdGZvcm06YWRtaW4QAYLT5JMCHSobL2FwaS92MS90ZW5hbnRzL3t0ZW5hbnRfaWR9YgZwcm90bzM", [file_agentmesh_common_v1_auth_option, file_agentmesh_config_v1_approval_policy, file_buf_validate_validate, file_google_api_annotations, file_google_api_field_behavior, file_google_protobuf_field_mask, file_google_protobuf_struct, file_google_protobuf_timestamp]);
 
 /**
  * A business that uses this installation.
@@ -161,6 +161,13 @@ export type Tenant = Message<"agentmesh.config.v1.Tenant"> & {
    * @generated from field: agentmesh.config.v1.ApprovalPolicy approval_policy = 19;
    */
   approvalPolicy?: ApprovalPolicy | undefined;
+
+  /**
+   * How long conversations and the events of runs are kept.
+   *
+   * @generated from field: agentmesh.config.v1.RetentionPolicy retention = 20;
+   */
+  retention?: RetentionPolicy | undefined;
 };
 
 /**
@@ -169,6 +176,36 @@ export type Tenant = Message<"agentmesh.config.v1.Tenant"> & {
  */
 export const TenantSchema: GenMessage<Tenant> = /*@__PURE__*/
   messageDesc(file_agentmesh_config_v1_tenant_service, 0);
+
+/**
+ * How long conversations and the events of runs are kept. A change counts for a session from its next turn on, and for runs
+ * that begin after it.
+ *
+ * @generated from message agentmesh.config.v1.RetentionPolicy
+ */
+export type RetentionPolicy = Message<"agentmesh.config.v1.RetentionPolicy"> & {
+  /**
+   * Days after its last turn, counted from the end of that day, after which a session is deleted; 0: never.
+   *
+   * @generated from field: int32 session_days = 1;
+   */
+  sessionDays: number;
+
+  /**
+   * Days after which the events of a run that has ended are removed but for the last one; unset: 30. Who asks for them gets
+   * a snapshot in their place.
+   *
+   * @generated from field: optional int32 run_event_days = 2;
+   */
+  runEventDays?: number | undefined;
+};
+
+/**
+ * Describes the message agentmesh.config.v1.RetentionPolicy.
+ * Use `create(RetentionPolicySchema)` to create a new message.
+ */
+export const RetentionPolicySchema: GenMessage<RetentionPolicy> = /*@__PURE__*/
+  messageDesc(file_agentmesh_config_v1_tenant_service, 1);
 
 /**
  * What a tenant may use. An absent field means the tier's value; -1 means no limit.
@@ -231,7 +268,7 @@ export type TenantLimits = Message<"agentmesh.config.v1.TenantLimits"> & {
  * Use `create(TenantLimitsSchema)` to create a new message.
  */
 export const TenantLimitsSchema: GenMessage<TenantLimits> = /*@__PURE__*/
-  messageDesc(file_agentmesh_config_v1_tenant_service, 1);
+  messageDesc(file_agentmesh_config_v1_tenant_service, 2);
 
 /**
  * The tenant to create.
@@ -259,7 +296,7 @@ export type CreateTenantRequest = Message<"agentmesh.config.v1.CreateTenantReque
  * Use `create(CreateTenantRequestSchema)` to create a new message.
  */
 export const CreateTenantRequestSchema: GenMessage<CreateTenantRequest> = /*@__PURE__*/
-  messageDesc(file_agentmesh_config_v1_tenant_service, 2);
+  messageDesc(file_agentmesh_config_v1_tenant_service, 3);
 
 /**
  * The created tenant.
@@ -280,7 +317,7 @@ export type CreateTenantResponse = Message<"agentmesh.config.v1.CreateTenantResp
  * Use `create(CreateTenantResponseSchema)` to create a new message.
  */
 export const CreateTenantResponseSchema: GenMessage<CreateTenantResponse> = /*@__PURE__*/
-  messageDesc(file_agentmesh_config_v1_tenant_service, 3);
+  messageDesc(file_agentmesh_config_v1_tenant_service, 4);
 
 /**
  * Which tenant.
@@ -301,7 +338,7 @@ export type GetTenantRequest = Message<"agentmesh.config.v1.GetTenantRequest"> &
  * Use `create(GetTenantRequestSchema)` to create a new message.
  */
 export const GetTenantRequestSchema: GenMessage<GetTenantRequest> = /*@__PURE__*/
-  messageDesc(file_agentmesh_config_v1_tenant_service, 4);
+  messageDesc(file_agentmesh_config_v1_tenant_service, 5);
 
 /**
  * A tenant.
@@ -322,7 +359,7 @@ export type GetTenantResponse = Message<"agentmesh.config.v1.GetTenantResponse">
  * Use `create(GetTenantResponseSchema)` to create a new message.
  */
 export const GetTenantResponseSchema: GenMessage<GetTenantResponse> = /*@__PURE__*/
-  messageDesc(file_agentmesh_config_v1_tenant_service, 5);
+  messageDesc(file_agentmesh_config_v1_tenant_service, 6);
 
 /**
  * Which tenants.
@@ -357,7 +394,7 @@ export type ListTenantsRequest = Message<"agentmesh.config.v1.ListTenantsRequest
  * Use `create(ListTenantsRequestSchema)` to create a new message.
  */
 export const ListTenantsRequestSchema: GenMessage<ListTenantsRequest> = /*@__PURE__*/
-  messageDesc(file_agentmesh_config_v1_tenant_service, 6);
+  messageDesc(file_agentmesh_config_v1_tenant_service, 7);
 
 /**
  * A page of tenants.
@@ -385,7 +422,7 @@ export type ListTenantsResponse = Message<"agentmesh.config.v1.ListTenantsRespon
  * Use `create(ListTenantsResponseSchema)` to create a new message.
  */
 export const ListTenantsResponseSchema: GenMessage<ListTenantsResponse> = /*@__PURE__*/
-  messageDesc(file_agentmesh_config_v1_tenant_service, 7);
+  messageDesc(file_agentmesh_config_v1_tenant_service, 8);
 
 /**
  * What to change.
@@ -420,7 +457,7 @@ export type UpdateTenantRequest = Message<"agentmesh.config.v1.UpdateTenantReque
  * Use `create(UpdateTenantRequestSchema)` to create a new message.
  */
 export const UpdateTenantRequestSchema: GenMessage<UpdateTenantRequest> = /*@__PURE__*/
-  messageDesc(file_agentmesh_config_v1_tenant_service, 8);
+  messageDesc(file_agentmesh_config_v1_tenant_service, 9);
 
 /**
  * The changed tenant.
@@ -441,7 +478,7 @@ export type UpdateTenantResponse = Message<"agentmesh.config.v1.UpdateTenantResp
  * Use `create(UpdateTenantResponseSchema)` to create a new message.
  */
 export const UpdateTenantResponseSchema: GenMessage<UpdateTenantResponse> = /*@__PURE__*/
-  messageDesc(file_agentmesh_config_v1_tenant_service, 9);
+  messageDesc(file_agentmesh_config_v1_tenant_service, 10);
 
 /**
  * Which tenant to delete.
@@ -476,7 +513,7 @@ export type DeleteTenantRequest = Message<"agentmesh.config.v1.DeleteTenantReque
  * Use `create(DeleteTenantRequestSchema)` to create a new message.
  */
 export const DeleteTenantRequestSchema: GenMessage<DeleteTenantRequest> = /*@__PURE__*/
-  messageDesc(file_agentmesh_config_v1_tenant_service, 10);
+  messageDesc(file_agentmesh_config_v1_tenant_service, 11);
 
 /**
  * The tenant is deleted.
@@ -491,7 +528,7 @@ export type DeleteTenantResponse = Message<"agentmesh.config.v1.DeleteTenantResp
  * Use `create(DeleteTenantResponseSchema)` to create a new message.
  */
 export const DeleteTenantResponseSchema: GenMessage<DeleteTenantResponse> = /*@__PURE__*/
-  messageDesc(file_agentmesh_config_v1_tenant_service, 11);
+  messageDesc(file_agentmesh_config_v1_tenant_service, 12);
 
 /**
  * Tiers of tenants.
