@@ -26,6 +26,7 @@ export function describeFaults(
 ): void {
   describe(title, { skip: skipWithoutPostgres() }, () => {
     let suite: FaultSuite | undefined;
+    let loads = 0;
     before(
       async () => {
         const mesh = await startFaultMesh(options);
@@ -35,7 +36,7 @@ export function describeFaults(
         suite = {
           mesh,
           stored,
-          load: (inFlight, play = anyPlay) => new Load({ gateways, adminKey, inFlight, play }),
+          load: (inFlight, play = anyPlay) => new Load({ name: `load${++loads}-`, gateways, adminKey, inFlight, play }),
         };
       },
       { timeout: 90_000 },

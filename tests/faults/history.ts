@@ -41,16 +41,19 @@ export interface Tokens {
   readonly output: number;
 }
 
-/** A call of the model, as the model's server has it in its books. */
-export interface ModelCall extends Tokens {
-  /** Whether the whole answer went out. */
-  readonly delivered: boolean;
+/** A call of the model as its server has it in its books. No two have the same input. */
+export type ModelCall = Tokens;
+
+/** A row of the ledger. */
+export interface Booked extends Tokens {
+  /** The call broke off: what it had used by then. */
+  readonly aborted: boolean;
 }
 
 export interface RunHistory {
   readonly runId: string;
-  /** Whether the run changed its owner: its process was killed or stood still. */
-  readonly interrupted: boolean;
+  /** How many owners it has had, one after the other: the ones before the last were killed or stood still. */
+  readonly owners: number;
   readonly log: readonly LogEvent[];
   /** When each event of the log was written, in milliseconds of the epoch. */
   readonly writtenAt: readonly number[];
@@ -59,8 +62,10 @@ export interface RunHistory {
   readonly modelCalls: readonly ModelCall[];
   /** Usage of the step_completed events, in order. */
   readonly steps: readonly Tokens[];
-  /** Usage of the terminal event. */
+  /** Usage of the terminal event, and of the run as it is now; undefined: it has none. */
   readonly total: Tokens | undefined;
+  readonly usage: Tokens | undefined;
+  readonly ledger: readonly Booked[];
   /** ErrorInfo reason of run_failed; empty for any other end. */
   readonly failure: string;
 }

@@ -2,10 +2,12 @@ import { randomUUID } from "node:crypto";
 import { Agent } from "node:http";
 import { setTimeout as sleep } from "node:timers/promises";
 import { toBinary } from "@bufbuild/protobuf";
+import { durationMs } from "@bufbuild/protobuf/wkt";
 import { type Client, Code, ConnectError, createClient } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-node";
 import { type AgentEvent, AgentEventSchema, Retention } from "#gen/agentmesh/agent/v1/agent_event_pb.ts";
 import { RunService } from "#gen/agentmesh/agent/v1/run_service_pb.ts";
+import { RetryInfoSchema } from "#gen/google/rpc/error_details_pb.ts";
 import { Random } from "#tests/conformance/random.ts";
 import { isTerminalType } from "./checkers.ts";
 import type { LogEvent, SeenEvent } from "./history.ts";
@@ -32,7 +34,14 @@ export interface Trouble {
   readonly message: string;
 }
 
+/** How a caller is told to wait. */
+const FALLBACK_WAIT_MS = 100;
+/** Codes that come with a time to come again, whoever says them. */
+const TOLD_TO_WAIT: ReadonlySet<Code> = new Set([Code.Unavailable, Code.ResourceExhausted]);
+
 export interface LoadOptions {
+  /** Tells this load's runs from those of others in the same mesh. */
+  readonly name: string;
   readonly gateways: readonly string[];
   readonly adminKey: string;
   readonly inFlight: number;
@@ -43,6 +52,7 @@ export interface LoadOptions {
 const START_TIMEOUT_MS = 4_000;
 /** Heartbeats come every second: a stream that is silent for longer is dead. */
 const SILENCE_MS = 4_000;
+/** A caller for whom nothing has come forward for so long, no answer and no event, gives its run up. */
 const GIVE_UP_MS = 40_000;
 const RETRIED: ReadonlySet<Code> = new Set([
   Code.Unavailable,
@@ -91,13 +101,13 @@ export class Load implements AsyncDisposable {
       const number = this.runs.length;
       const random = new Random(SEED + number);
       if (turn % 3 === 0) session = randomUUID();
-      const play = this.#options.play(`p${number}`, random);
+      const play = this.#options.play(`${this.#options.name}${number}`, random);
       const run: ClientRun = { play, key: randomUUID(), acknowledged: [], watches: [], ended: false };
       this.runs.push(run);
-      const until = Date.now() + GIVE_UP_MS;
+      const patience = { until: Date.now() + GIVE_UP_MS };
       try {
-        await this.#start(run, session, random, until);
-        await this.#watch(run, random, until);
+        await this.#start(run, session, random, patience);
+        await this.#watch(run, random, patience);
       } catch (error) {
         this.wrong.push(`${play.tag} ${run.acknowledged[0] ?? "not begun"}: ${ConnectError.from(error).message}`);
         await sleep(200);
@@ -106,7 +116,7 @@ export class Load implements AsyncDisposable {
     }
   }
 
-  async #start(run: ClientRun, sessionId: string, random: Random, until: number): Promise<void> {
+  async #start(run: ClientRun, sessionId: string, random: Random, patience: Patience): Promise<void> {
     const request = { message: messageOf(run.play), sessionId, requestId: run.key };
     // Now and then the answer is as good as lost, and the caller asks again.
     for (let asked = random.chance(0.1) ? 2 : 1; asked > 0; ) {
@@ -115,14 +125,15 @@ export class Load implements AsyncDisposable {
           .pick(this.#clients)
           .startRun(request, { timeoutMs: START_TIMEOUT_MS, signal: this.#abandoned.signal });
         run.acknowledged.push(begun?.runId ?? "");
+        patience.until = Date.now() + GIVE_UP_MS;
         asked -= 1;
       } catch (error) {
-        await this.#trouble("start", error, until);
+        await this.#trouble("start", error, patience);
       }
     }
   }
 
-  async #watch(run: ClientRun, random: Random, until: number): Promise<void> {
+  async #watch(run: ClientRun, random: Random, patience: Patience): Promise<void> {
     const runId = run.acknowledged[0] ?? "";
     let after = 0n;
     while (!run.ended) {
@@ -141,6 +152,7 @@ export class Load implements AsyncDisposable {
         for await (const { frame } of frames) {
           silence.refresh();
           if (frame.case !== "event") continue;
+          patience.until = Date.now() + GIVE_UP_MS;
           watch.events.push(seen(frame.value));
           after = frame.value.seq > after ? frame.value.seq : after;
           run.ended ||= isTerminalType(frame.value.type);
@@ -148,22 +160,34 @@ export class Load implements AsyncDisposable {
         }
         watch.whole = !leave.signal.aborted;
         if (watch.whole && !run.ended)
-          await this.#trouble("watch", new ConnectError("ended early", Code.Unavailable), until);
+          await this.#trouble("watch", new ConnectError("ended early", Code.Aborted), patience);
       } catch (error) {
-        if (left > 0 && !run.ended) await this.#trouble("watch", error, until);
+        if (left > 0 && !run.ended) await this.#trouble("watch", error, patience);
       } finally {
         clearTimeout(silence);
       }
     }
   }
 
-  /** Notes a failure that a caller may meet and waits a moment; throws any other, or when it has gone on too long. */
-  async #trouble(call: Trouble["call"], error: unknown, until: number): Promise<void> {
-    const { code, rawMessage: message } = ConnectError.from(error);
+  /**
+   * Notes a failure that a caller may meet, and waits as long as the answer says before it asks again with the same
+   * request id; throws any other, or when nothing has come forward for too long.
+   */
+  async #trouble(call: Trouble["call"], error: unknown, { until }: Patience): Promise<void> {
+    const failed = ConnectError.from(error);
+    const { code, rawMessage: message } = failed;
     this.troubles.push({ at: Date.now(), call, code, message });
     if (!RETRIED.has(code) || Date.now() > until || this.#abandoned.signal.aborted) throw error;
-    await sleep(100);
+    const told = failed.findDetails(RetryInfoSchema)[0]?.retryDelay;
+    if (told === undefined && TOLD_TO_WAIT.has(code))
+      this.wrong.push(`${call}: ${message}, and not when to come again`);
+    const ms = told === undefined ? FALLBACK_WAIT_MS : durationMs(told);
+    await sleep(ms * (1 + Math.random() / 4), undefined, { signal: this.#abandoned.signal }).catch(() => {});
   }
+}
+
+interface Patience {
+  until: number;
 }
 
 /** A caller of runs by Connect over HTTP/1.1, one connection for each call at a time. */

@@ -4,7 +4,7 @@ import type { ModelCall } from "./history.ts";
 
 /** What the model does in a run, told by the user's message. */
 export interface Play {
-  /** Tells the runs apart in the books. */
+  /** Tells the runs apart in the books: no two runs of a mesh have the same. */
   readonly tag: string;
   /** Turns with a tool call before the answer. */
   readonly turns: number;
@@ -24,7 +24,7 @@ export function messageOf(play: Play): string {
 
 /** The books of a model server: what each run's calls have used. */
 export interface ModelBooks {
-  callsOf(tag: string): ModelCall[];
+  callsOf(tag: string): readonly ModelCall[];
   /** Calls in all. */
   readonly count: number;
 }
@@ -34,7 +34,7 @@ const AHEAD = 500;
 
 /** Makes a server play what the messages ask for, and keeps its books. Every call has token counts of its own. */
 export function scriptModel(server: ModelServer): ModelBooks {
-  const calls = new Map<string, { request: RecordedRequest; input: number; output: number }[]>();
+  const calls = new Map<string, ModelCall[]>();
   let serial = 0;
   const answer = (request: RecordedRequest): Turn => {
     if (server.pending() < AHEAD / 2) server.script(...Array<Scripted>(AHEAD).fill(answer));
@@ -43,7 +43,7 @@ export function scriptModel(server: ModelServer): ModelBooks {
     const { play, turn } = read(request);
     serial += 1;
     const usage = { input_tokens: 100 + serial, output_tokens: 1 + (serial % 50) };
-    const entry = { request, input: usage.input_tokens, output: usage.output_tokens };
+    const entry = { input: usage.input_tokens, output: usage.output_tokens };
     calls.set(play.tag, [...(calls.get(play.tag) ?? []), entry]);
     return {
       content: content(play, turn),
@@ -54,8 +54,7 @@ export function scriptModel(server: ModelServer): ModelBooks {
   };
   server.script(...Array<Scripted>(AHEAD).fill(answer));
   return {
-    callsOf: (tag) =>
-      (calls.get(tag) ?? []).map(({ request, input, output }) => ({ input, output, delivered: !request.abandoned })),
+    callsOf: (tag) => calls.get(tag) ?? [],
     get count() {
       return serial;
     },

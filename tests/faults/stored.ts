@@ -3,8 +3,9 @@ import { fromBinary } from "@bufbuild/protobuf";
 import { anyUnpack } from "@bufbuild/protobuf/wkt";
 import pg from "pg";
 import { type AgentEvent, AgentEventSchema } from "#gen/agentmesh/agent/v1/agent_event_pb.ts";
+import { UsageSummarySchema } from "#gen/agentmesh/common/v1/usage_pb.ts";
 import { ErrorInfoSchema } from "#gen/google/rpc/error_details_pb.ts";
-import type { LogEvent, RunHistory, Tokens } from "./history.ts";
+import type { Booked, LogEvent, RunHistory, Tokens } from "./history.ts";
 import { logEvent } from "./load.ts";
 
 /** What is stored of a run. */
@@ -24,16 +25,40 @@ export class Stored implements AsyncDisposable {
       `SELECT r.run_id, r.epoch, e.event, extract(epoch FROM e.create_time)::float8 * 1000 AS at
        FROM agent.runs r LEFT JOIN agent.run_events e USING (tenant_id, run_id) ORDER BY r.run_id, e.seq`,
     );
+    const usage = await this.#usage();
+    const ledger = await this.#ledger();
     const byRun = Map.groupBy(rows, ({ run_id }) => run_id);
     return new Map(
       [...byRun].map(([runId, events]) => {
         const written = events.flatMap(({ event, at }) => (event === null ? [] : [{ event, at }]));
         const decoded = written.map(({ event }) => fromBinary(AgentEventSchema, event));
         const log: LogEvent[] = decoded.map(logEvent);
-        const interrupted = (events[0]?.epoch ?? 1) > 1;
-        return [runId, { log, writtenAt: written.map(({ at }) => at), interrupted, ...accounts(decoded) }];
+        const owners = events[0]?.epoch ?? 1;
+        const money = { usage: usage.get(runId), ledger: ledger.get(runId) ?? [] };
+        return [runId, { log, writtenAt: written.map(({ at }) => at), owners, ...money, ...accounts(decoded) }];
       }),
     );
+  }
+
+  /** What runs have used, as the runs themselves say. */
+  async #usage(): Promise<Map<string, Tokens>> {
+    const { rows } = await this.#pool.query<{ run_id: string; usage: Buffer }>(
+      "SELECT run_id, usage FROM agent.runs WHERE usage IS NOT NULL",
+    );
+    return new Map(rows.map(({ run_id, usage }) => [run_id, tokens(fromBinary(UsageSummarySchema, usage))]));
+  }
+
+  async #ledger(): Promise<Map<string, Booked[]>> {
+    const { rows } = await this.#pool.query<{ run_id: string; input: number; output: number; aborted: boolean }>(
+      "SELECT run_id, input_tokens::float8 AS input, output_tokens::float8 AS output, aborted FROM agent.model_calls",
+    );
+    return Map.groupBy(rows, ({ run_id }) => run_id);
+  }
+
+  /** Runs that have lost an owner. */
+  async interrupted(): Promise<number> {
+    const { rows } = await this.#pool.query<{ n: string }>("SELECT count(*) AS n FROM agent.runs WHERE epoch > 1");
+    return Number(rows[0]?.n);
   }
 
   /** Runs that are not over, by the port of the process that owns them. */
