@@ -64,7 +64,7 @@ export const rooms: readonly Room[] = [
 
   { files: ["gateway"], may: ["gateway", "platform", "gen"] },
   { files: ["mesh"], may: ["mesh", "services/*/index.ts", "gateway/index.ts", "platform", "gen"] },
-  { files: ["tests"], may: ["tests", "mesh", "gateway", "services", "platform", "gen"] },
+  { files: ["tests"], may: ["tests", "bench", "mesh", "gateway", "services", "platform", "gen"] },
   { files: ["scripts"], may: ["scripts", "mesh", "gateway/index.ts", "platform", "gen"] },
   { files: ["bench"], may: ["bench", "platform", "gen"] },
   { files: ["examples"], may: ["examples", "gen"] },

@@ -63,20 +63,23 @@ const SETTINGS = {
   AGENTMESH_POSTGRES__MAX_CONNECTIONS: "12",
   AGENTMESH_TELEMETRY__LOG__LEVEL: "warn",
   AGENTMESH_PLUGINS__MODULES: join(import.meta.dirname, "recording-plugin.ts"),
-  // The callers are to reach the runs, not the edge's limits.
-  ...Object.fromEntries(
-    ["KEY_READS", "KEY_RUNS", "KEY_WRITES", "TENANT_READS", "TENANT_RUNS", "TENANT_WRITES"].map((rate) => [
-      `AGENTMESH_GATEWAY__RATES__${rate}`,
-      "0",
-    ]),
-  ),
 };
+
+/** The callers are to reach the runs, not the edge's limits. */
+const NO_RATES = Object.fromEntries(
+  ["KEY_READS", "KEY_RUNS", "KEY_WRITES", "TENANT_READS", "TENANT_RUNS", "TENANT_WRITES"].map((rate) => [
+    `AGENTMESH_GATEWAY__RATES__${rate}`,
+    "0",
+  ]),
+);
 
 export interface FaultMeshOptions {
   /** Default 1. */
   readonly gateways?: number;
   /** Default 3. */
   readonly agents?: number;
+  /** The edge limits rates as it does by default; else not at all. */
+  readonly usualRates?: boolean;
   /** Environment of every process. */
   readonly settings?: Readonly<Record<string, string>>;
 }
@@ -102,6 +105,7 @@ export async function startFaultMesh(options: FaultMeshOptions = {}): Promise<Fa
   const adminKey = newAdminKey();
   const shared = {
     ...SETTINGS,
+    ...(options.usualRates === true ? {} : NO_RATES),
     AGENTMESH_SECRET: randomBytes(32).toString("base64"),
     AGENTMESH_ADMIN_KEY: adminKey,
     AGENTMESH_DATA_DIR: dataDir,

@@ -15,6 +15,8 @@ export interface Play {
   readonly toolMs: number;
   /** Bytes of each turn's text; default few. */
   readonly bytes?: number;
+  /** The model begins its answer and says nothing more. */
+  readonly hangs?: boolean;
 }
 
 /** The message that asks for a play. */
@@ -28,6 +30,9 @@ export interface ModelBooks {
   /** Calls in all. */
   readonly count: number;
 }
+
+/** message_start, the block's start, and the first piece of text. */
+const HANGS_AFTER = 3;
 
 /** Scripted ahead, since each scripted answer is used once. */
 const AHEAD = 500;
@@ -50,6 +55,7 @@ export function scriptModel(server: ModelServer): ModelBooks {
       usage: { ...usage, cache_read_input_tokens: 0, cache_creation_input_tokens: 0 },
       deltas: play.deltas,
       paceMs: play.paceMs,
+      ...(play.hangs === true && { fault: { hang: { afterEvents: HANGS_AFTER } } }),
     };
   };
   server.script(...Array<Scripted>(AHEAD).fill(answer));

@@ -1,0 +1,117 @@
+import { Agent } from "node:http";
+import { join } from "node:path";
+import { test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { collectGarbage } from "#bench/collect-garbage.ts";
+import { cpuMicros, residentKib } from "#bench/proc-stat.ts";
+import { spawnTied } from "#platform/process/tied-child.ts";
+import { until } from "#platform/rpc/test-mesh.contract.ts";
+import { describeFaults, LIMIT_MS } from "./fault-suite.ts";
+import { HeldStreams } from "./held-streams.ts";
+import { runClient } from "./load.ts";
+import { report } from "./report.ts";
+import { messageOf } from "./scripted-model.ts";
+
+const STREAMS = 5_000;
+/** Runs that the streams watch, in equal parts; each has a model that has begun to answer and says nothing more. */
+const RUNS = 50;
+const WARM_UP = 200;
+const TIMES_BARE = 1.3;
+const CPU_PERCENT = 15;
+const CPU_WINDOW_MS = 10_000;
+const SETTLE_MS = 2_000;
+
+/** What the service does by default, but for how many streams one tenant may have. */
+const USUAL = {
+  AGENTMESH_AGENT__LEASE: "10s",
+  AGENTMESH_AGENT__HEARTBEAT: "3s",
+  AGENTMESH_AGENT__REAPER_INTERVAL: "2s",
+  AGENTMESH_AGENT__STREAM_HEARTBEAT: "15s",
+  AGENTMESH_GATEWAY__TENANT_STREAMS: "10000",
+  // To be told to collect their garbage.
+  NODE_OPTIONS: "--inspect=127.0.0.1:0",
+};
+
+/** A process whose memory and time are measured. */
+interface Measured {
+  readonly pid: number;
+  output(): readonly string[];
+}
+
+describeFaults("five thousand idle streams", { agents: 1, settings: USUAL }, (suite) => {
+  test("cost hardly more than bare ones, and no time", { timeout: LIMIT_MS }, async () => {
+    const { mesh } = suite();
+    const [gateway] = mesh.gateways;
+    const [agent] = mesh.agents;
+    if (gateway === undefined || agent === undefined) throw new Error("no mesh");
+    const runIds = await beginRuns(gateway.baseUrl, mesh.adminKey);
+    const processes = [gateway, agent.process].map(({ pid, output }) => ({ pid, output: () => output().split("\n") }));
+    const ours = await measure(processes, gateway.baseUrl, runIds, mesh.adminKey);
+    const bare = await measureBare(runIds);
+    const [ofGateway = Number.NaN, ofAgent = Number.NaN] = ours.kib;
+    const [ofBare = Number.NaN] = bare.kib;
+    report("streams", STREAMS, `= ${STREAMS}`, true);
+    report("streams lost", ours.lost + bare.lost, "0", ours.lost + bare.lost === 0);
+    for (const [name, kib] of [["gateway", ofGateway] as const, ["agent", ofAgent] as const]) {
+      const times = kib / ofBare;
+      const shown = `${times.toFixed(2)} (${kib.toFixed(1)} KiB beside ${ofBare.toFixed(1)})`;
+      report(`${name}: memory of a stream in bare ones`, shown, `<= ${TIMES_BARE}`, times <= TIMES_BARE);
+    }
+    for (const [i, name] of ["gateway", "agent"].entries()) {
+      const percent = ours.cpuPercent[i] ?? Number.NaN;
+      report(`${name}: idle, % of a core`, percent.toFixed(1), `< ${CPU_PERCENT}`, percent < CPU_PERCENT);
+    }
+  });
+});
+
+/** Runs whose models hang. */
+async function beginRuns(gateway: string, key: string): Promise<string[]> {
+  const agent = new Agent({ keepAlive: true });
+  try {
+    const client = runClient(gateway, key, agent);
+    const play = { turns: 0, deltas: 4, paceMs: 0, toolMs: 0, hangs: true };
+    const begun = Array.from({ length: RUNS }, (_, i) =>
+      client.startRun({ message: messageOf({ tag: `idle${i}`, ...play }) }, { timeoutMs: 20_000 }),
+    );
+    return (await Promise.all(begun)).map(({ run }) => run?.runId ?? "");
+  } finally {
+    agent.destroy();
+  }
+}
+
+async function measureBare(runIds: readonly string[]) {
+  const lines: string[] = [];
+  await using child = spawnTied(
+    process.execPath,
+    ["--inspect=127.0.0.1:0", join(import.meta.dirname, "bare-streams.ts")],
+    {
+      onLine: (line) => void lines.push(line),
+    },
+  );
+  await until(() => lines.some((line) => line.startsWith("{")), "the bare server");
+  const { url } = JSON.parse(lines.find((line) => line.startsWith("{")) ?? "") as { url: string };
+  return measure([{ pid: child.pid ?? 0, output: () => lines }], url, runIds);
+}
+
+/** What each stream adds to each process, in KiB, and what the processes do while nothing happens. */
+async function measure(processes: readonly Measured[], url: string, runIds: readonly string[], key?: string) {
+  const resident = async () => {
+    await sleep(SETTLE_MS);
+    await Promise.all(processes.map(({ output }) => collectGarbage(output())));
+    return processes.map(({ pid }) => residentKib(pid));
+  };
+  {
+    // The first streams compile the code.
+    await using warm = new HeldStreams(url, key);
+    await warm.open(WARM_UP, runIds);
+  }
+  const before = await resident();
+  await using streams = new HeldStreams(url, key);
+  await streams.open(STREAMS, runIds);
+  const kib = (await resident()).map((all, i) => (all - (before[i] ?? 0)) / STREAMS);
+  await sleep(SETTLE_MS);
+  const cpu = processes.map(({ pid }) => cpuMicros(pid));
+  await sleep(CPU_WINDOW_MS);
+  const cpuPercent = processes.map(({ pid }, i) => (cpuMicros(pid) - (cpu[i] ?? 0)) / (CPU_WINDOW_MS * 10));
+  return { kib, cpuPercent, lost: streams.lost };
+}
