@@ -61,6 +61,13 @@ export class LateBookings {
     this.#working ??= this.#work();
   }
 
+  /** Settles the usage of a run that has just ended: an earlier owner may have booked while its end was being written. */
+  settle(run: Omit<LateBooking, "calls">): void {
+    if (this.#stopped.signal.aborted) return;
+    this.#waiting.push({ ...run, calls: [] });
+    this.#working ??= this.#work();
+  }
+
   /** Everything is tried once more; what cannot be booked now is told to the log. */
   async stop(): Promise<void> {
     this.#stopped.abort();
@@ -89,7 +96,7 @@ export class LateBookings {
         async (tx) => {
           // Whoever ends the run does so before, and then it is settled here, or after, and then they see these rows.
           const run = await runById(tx, ids.runId, true);
-          await insertCalls(tx, { ...ids, endUserId: run?.end_user_id ?? "" }, calls);
+          if (calls.length > 0) await insertCalls(tx, { ...ids, endUserId: run?.end_user_id ?? "" }, calls);
           if (run !== undefined && isOver(run)) await settle(tx, ids.runId);
         },
         { deadline: Date.now() + ATTEMPT_MS },
@@ -104,6 +111,7 @@ export class LateBookings {
 
   /** Whoever keeps accounts can still enter them. */
   #forget({ tenantId, ids, calls }: LateBooking, error?: unknown): void {
+    if (calls.length === 0) return;
     const about = { event: "agent.usage.not_booked", tenant_id: tenantId, run_id: ids.runId };
     const details = JSON.parse(ledgerRows(calls)) as unknown;
     this.#options.log.error({ ...about, details, err: error }, "calls of a model are not booked");
@@ -127,21 +135,6 @@ export async function usageSoFar(
   const byId = new Map([...unbooked, ...rows].map((call) => [call.entryId, call]));
   for (const call of byId.values()) total.add(call);
   return total;
-}
-
-/** Settles the usage of a run that has just ended: an earlier owner may have booked while its end was being written. */
-export async function settleUsage(
-  database: Database,
-  { tenantId, runId }: Pick<Fence, "tenantId" | "runId">,
-): Promise<void> {
-  await database.tenant(
-    tenantId,
-    async (tx) => {
-      const run = await runById(tx, runId, true);
-      if (run !== undefined && isOver(run)) await settle(tx, runId);
-    },
-    { deadline: Date.now() + ATTEMPT_MS },
-  );
 }
 
 /** Makes a run's usage the sum of its rows. The run's row is locked. */

@@ -6,7 +6,7 @@ import type { Log } from "#platform/telemetry/log.ts";
 import { LeaseLost } from "../errors.ts";
 import { type ClaimedRun, claimExpired } from "../store/lease-store.ts";
 import { SEQ_BLOCK } from "../store/run-store.ts";
-import { settleUsage } from "./late-bookings.ts";
+import type { LateBookings } from "./late-bookings.ts";
 import { type LoadedRun, loadRun } from "./load-run.ts";
 import type { ResumableRun } from "./run-begin.ts";
 import { finishRun, ownerLost, poisoned, type RunEnd } from "./run-end.ts";
@@ -30,6 +30,7 @@ export interface ReaperOptions {
   maxAttempts: number;
   /** Goes on with a run whose lease was taken; never throws. */
   takeUp(call: Call, started: ResumableRun): void;
+  lateBookings: LateBookings;
   /** Told of each run that goes on here, and of each that was ended, for the metrics. */
   onTakenUp(tenantId: string, runId: string, attempt: number): void;
   onReaped(tenantId: string, runId: string): void;
@@ -151,7 +152,7 @@ export class Reaper {
       failpoint("reaper.before-end");
       await finishRun(runLog, end, { usage: usage.summary(), call: storedCall(run.principal, signal), run });
       failpoint("reaper.after-end");
-      await settleUsage(database, runLog.fence);
+      this.#options.lateBookings.settle({ tenantId, ids: runLog.ids });
       this.#options.onReaped(tenantId, runId);
     } catch (error) {
       if (!(error instanceof LeaseLost)) throw error;

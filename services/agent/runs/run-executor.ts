@@ -7,7 +7,7 @@ import { LeaseLost } from "../errors.ts";
 import type { AgentEvents, ObservedRun } from "../events.ts";
 import type { Pricing } from "../llm/pricing.ts";
 import type { RunRow } from "../store/run-store.ts";
-import { type LateBookings, settleUsage, usageSoFar } from "./late-bookings.ts";
+import { type LateBookings, usageSoFar } from "./late-bookings.ts";
 import type { StartedRun } from "./run-begin.ts";
 import { type EndContext, finishRun, internalFailure, type RunEnd } from "./run-end.ts";
 import { endOf, RunTimeout } from "./run-failure.ts";
@@ -71,8 +71,9 @@ export function createExecutor(deps: ExecutorDeps): RunExecutor {
       };
       const written = lost ? undefined : await writeEnd(log, end, context, observed);
       log.feed.close();
-      if (written === undefined) lateBookings.add({ tenantId: fence.tenantId, ids, calls: await log.unbooked() });
-      else if (shared) await settleUsage(database, fence).catch(observed.failed);
+      const { tenantId } = fence;
+      if (written === undefined) lateBookings.add({ tenantId, ids, calls: await log.unbooked() });
+      else if (shared) lateBookings.settle({ tenantId, ids });
       observed.ended(written, summary, scribe.steps);
     },
   };

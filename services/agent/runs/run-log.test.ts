@@ -16,6 +16,7 @@ import { eventsAfter, runById, SEQ_BLOCK } from "../store/run-store.ts";
 import { beginRun } from "../store/run-writes.ts";
 import { sessionById } from "../store/session-store.ts";
 import type { EventBody } from "./event-envelope.ts";
+import { LateBookings } from "./late-bookings.ts";
 import { Reaper } from "./reaper.ts";
 import { finishRun } from "./run-end.ts";
 import { RunLog } from "./run-log.ts";
@@ -281,6 +282,7 @@ describe("the log of a run", { skip: skipWithoutPostgres() }, () => {
     log.append({ body: { payload: { case: "stepStarted", value: { step: 1 } } }, openStep: 1 });
     await log.flush();
     await new Promise((resolve) => setTimeout(resolve, 350));
+    const quiet = createLog({ level: "silent", service: "test" });
     const reapers = ["ins_c", "ins_d", "ins_e"].map(
       (owner) =>
         new Reaper({
@@ -289,9 +291,10 @@ describe("the log of a run", { skip: skipWithoutPostgres() }, () => {
           address: "",
           leaseMs: 60_000,
           everyMs: 1_000,
-          log: createLog({ level: "silent", service: "test" }),
+          log: quiet,
           announce: () => {},
           maxAttempts: 5,
+          lateBookings: new LateBookings({ database: database.db, log: quiet, retryMs: 10 }),
           takeUp: () => assert.fail("what it was begun with is not stored"),
           onTakenUp: () => {},
           onReaped: () => {},

@@ -134,7 +134,6 @@ describe("a run whose owner is lost", { skip: skipWithoutPostgres() }, () => {
   });
 
   test("that loses its owners again and again fails as RUN_POISONED, and its session is free", async () => {
-    mesh.model.script(says("x".repeat(10)));
     const { runId, sessionId } = await start("[[slow 20]] [[deltas 2000]] tell me a story");
     // Every owner is lost before it comes to anything.
     await mesh.db.tenant(me.tenantId, (tx) =>
