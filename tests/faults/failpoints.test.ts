@@ -4,6 +4,7 @@ import { Random } from "#tests/conformance/random.ts";
 import { auditRuns } from "./audit-runs.ts";
 import { IN_FLIGHT_PER_FAULT } from "./busy-replica.ts";
 import { declaredFailpoints } from "./declared-failpoints.ts";
+import { Errands } from "./errands.ts";
 import { LEASE_MS, type Replica } from "./fault-mesh.ts";
 import { describeFaults, type FaultSuite, LIMIT_MS } from "./fault-suite.ts";
 import { report } from "./report.ts";
@@ -26,6 +27,12 @@ const VISITS: Readonly<Record<string, number>> = {
   journal: 20,
 };
 
+/** What has to be asked for, again and again, for the failpoints of these files to be reached. */
+const ERRANDS: Readonly<Record<string, (errands: Errands) => Promise<void>>> = {
+  eraser: (errands) => errands.eraseSession(),
+  "end-queued": (errands) => errands.cancelQueued(),
+};
+
 /** Deaths at failpoints: which of them nobody reached, and how many runs were in flight at each death. */
 class Deaths {
   readonly missed: string[] = [];
@@ -39,7 +46,7 @@ class Deaths {
 
   /** Starts the victim again with this failpoint armed and waits until it has died of it; it is left dead. */
   async at(name: string, victim: Replica, meanwhile: () => Promise<void> = () => sleep(100)): Promise<void> {
-    const visits = VISITS[name.slice(0, name.indexOf("."))] ?? 1;
+    const visits = VISITS[fileOf(name)] ?? 1;
     await victim.kill();
     await victim.start(`${name}:kill@${visits + this.#random.below(visits)}`);
     let dead = false;
@@ -61,6 +68,10 @@ class Deaths {
   }
 }
 
+function fileOf(failpoint: string): string {
+  return failpoint.slice(0, failpoint.indexOf("."));
+}
+
 describeFaults("an agent that dies at a failpoint, at every one", {}, (suite) => {
   test("loses no event, acts once, and leaves runs that others take", { timeout: LIMIT_MS }, async () => {
     const { mesh, stored } = suite();
@@ -68,12 +79,16 @@ describeFaults("an agent that dies at a failpoint, at every one", {}, (suite) =>
     const names = declaredFailpoints("agent").filter((name) => !name.startsWith("eraser."));
     const ofReaper = names.filter((name) => name.startsWith("reaper."));
     const deaths = new Deaths(suite());
+    await using errands = new Errands(mesh);
     const [first, second, third] = mesh.agents as [Replica, Replica, Replica];
     await using load = suite().load(90);
     for (let round = 0; round < ROUNDS; round++) {
       const others = names.filter((name) => !ofReaper.includes(name));
       const victims = [first, second].map(async (victim) => {
-        for (let name = others.shift(); name !== undefined; name = others.shift()) await deaths.at(name, victim);
+        for (let name = others.shift(); name !== undefined; name = others.shift()) {
+          const errand = ERRANDS[fileOf(name)];
+          await deaths.at(name, victim, errand && (() => errand(errands)));
+        }
         await victim.kill();
         await victim.start();
       });

@@ -17,6 +17,7 @@ export class HeldStreams implements AsyncDisposable {
   /** Streams that have ended by themselves. */
   lost = 0;
   #leaving = false;
+  #broken: unknown;
 
   constructor(url: string, key?: string) {
     this.#url = url;
@@ -49,7 +50,9 @@ export class HeldStreams implements AsyncDisposable {
     if (open !== undefined) return open;
     const made = connect(this.#url);
     made.setMaxListeners(0);
-    made.on("error", () => {});
+    made.on("error", (error) => {
+      this.#broken ??= error;
+    });
     this.#sessions[index] = made;
     return made;
   }
@@ -62,7 +65,9 @@ export class HeldStreams implements AsyncDisposable {
     stream.on("error", () => {});
     stream.once("close", () => {
       if (!this.#leaving) this.lost += 1;
-      reject(new Error(`a stream ended before it had said anything: ${stream.rstCode}`));
+      reject(
+        new Error(`stream ${number} ended before it had said anything: ${stream.rstCode}`, { cause: this.#broken }),
+      );
     });
     stream.end(envelope(toBinary(StreamRunEventsRequestSchema, create(StreamRunEventsRequestSchema, { runId }))));
     await promise;

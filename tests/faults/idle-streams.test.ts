@@ -46,7 +46,9 @@ describeFaults("five thousand idle streams", { agents: 1, settings: USUAL }, (su
     if (gateway === undefined || agent === undefined) throw new Error("no mesh");
     const runIds = await beginRuns(gateway.baseUrl, mesh.adminKey);
     const processes = [gateway, agent.process].map(({ pid, output }) => ({ pid, output: () => output().split("\n") }));
-    const ours = await measure(processes, gateway.baseUrl, runIds, mesh.adminKey);
+    const ours = await measure(processes, gateway.baseUrl, runIds, mesh.adminKey).catch((error) => {
+      throw new Error(mesh.complaints(), { cause: error });
+    });
     const bare = await measureBare(runIds);
     const [ofGateway = Number.NaN, ofAgent = Number.NaN] = ours.kib;
     const [ofBare = Number.NaN] = bare.kib;

@@ -117,7 +117,9 @@ export class Load implements AsyncDisposable {
   }
 
   async #start(run: ClientRun, sessionId: string, random: Random, patience: Patience): Promise<void> {
-    const request = { message: messageOf(run.play), sessionId, requestId: run.key };
+    // Some are queued, and begun by whoever has room.
+    const background = random.chance(0.2);
+    const request = { message: messageOf(run.play), sessionId, requestId: run.key, background };
     // Now and then the answer is as good as lost, and the caller asks again.
     for (let asked = random.chance(0.1) ? 2 : 1; asked > 0; ) {
       try {

@@ -5,6 +5,7 @@ import { until } from "#platform/rpc/test-mesh.contract.ts";
 import { RestClient } from "#tests/e2e/rest-client.ts";
 import { nothingHeld } from "./checkers.ts";
 import { describeFaults, LIMIT_MS } from "./fault-suite.ts";
+import { newTenant } from "./new-tenant.ts";
 import { permitsHeld } from "./permits-held.ts";
 import { quantile, report } from "./report.ts";
 import { messageOf } from "./scripted-model.ts";
@@ -40,7 +41,7 @@ describeFaults(
     test("hardly slows it down, and keeps no permit", { timeout: LIMIT_MS }, async (t) => {
       const { mesh } = suite();
       const admin = new RestClient(mesh.gateways[0]?.baseUrl ?? "", mesh.adminKey);
-      const [quiet, noisy] = [await tenantOf(admin, "quiet"), await tenantOf(admin, "noisy")];
+      const [quiet, noisy] = [await newTenant(admin, "quiet", "STARTER"), await newTenant(admin, "noisy", "STARTER")];
       const caller = new QuietCaller(admin.as(quiet));
       const noise = new Noise(mesh.gateways[0]?.baseUrl ?? "", noisy);
       try {
@@ -139,12 +140,4 @@ class Noise {
     const [, turns, refused] = /turns (\d+) refused (\d+)/.exec(this.#lines.join("\n")) ?? [];
     return { turns: Number(turns), refused: Number(refused) };
   }
-}
-
-/** The key of a new tenant of a small tier. */
-async function tenantOf(admin: RestClient, name: string): Promise<string> {
-  const made = await admin.call("POST", "/api/v1/tenants", { name, tier: "TENANT_TIER_STARTER" });
-  const key = await admin.call("POST", `/api/v1/tenants/${made.body.tenant_id}/api-keys`, { name: "machine" });
-  if (key.status !== 200) throw new Error(JSON.stringify(key.body));
-  return String(key.body.secret);
 }
