@@ -1,4 +1,5 @@
 import { after, before, describe } from "node:test";
+import { skipWithout } from "#platform/testing/missing-server.ts";
 import { skipWithoutPostgres } from "#platform/testing/private-postgres.ts";
 import type { Random } from "#tests/conformance/random.ts";
 import { type FaultMesh, type FaultMeshOptions, startFaultMesh } from "./fault-mesh.ts";
@@ -24,7 +25,8 @@ export function describeFaults(
   options: FaultMeshOptions,
   body: (suite: () => FaultSuite) => void,
 ): void {
-  describe(title, { skip: skipWithoutPostgres() }, () => {
+  const skip = skipWithoutPostgres() || skipWithout("redis-server") || skipWithout("nats-server");
+  describe(title, { skip }, () => {
     let suite: FaultSuite | undefined;
     let loads = 0;
     before(
