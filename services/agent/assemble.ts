@@ -165,7 +165,6 @@ export function assembleAgent(config: AgentConfig, platform: Platform): AgentSer
     everyMs: reaperMs,
     log,
     maxAttempts: config.maxAttempts,
-    lateBookings,
     takeUp: (call, started) => runs.takeUp(call, started),
     onTakenUp: events.runTakenUp,
     onReaped: events.runReaped,

@@ -29,14 +29,6 @@ export class Errands implements AsyncDisposable {
     this.#rest = new RestClient(this.#url, adminKey);
   }
 
-  /** Has a session with a run in it, and deletes it. */
-  async eraseSession(): Promise<void> {
-    await this.#try(async () => {
-      const { status, body } = await this.#rest.call("POST", "/api/v1/chat", { message: this.#message(SHORT) });
-      if (status === 200) await this.#rest.call("DELETE", `/api/v1/sessions/${body.session_id}`);
-    });
-  }
-
   /** Queues a run for which its tenant has no room, cancels it before it has begun, and then those that kept it waiting. */
   async cancelQueued(): Promise<void> {
     await this.#try(async () => {

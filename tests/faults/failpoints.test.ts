@@ -29,7 +29,6 @@ const VISITS: Readonly<Record<string, number>> = {
 
 /** What has to be asked for, again and again, for the failpoints of these files to be reached. */
 const ERRANDS: Readonly<Record<string, (errands: Errands) => Promise<void>>> = {
-  eraser: (errands) => errands.eraseSession(),
   "end-queued": (errands) => errands.cancelQueued(),
 };
 

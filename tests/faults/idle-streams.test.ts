@@ -9,7 +9,7 @@ import { until } from "#platform/rpc/test-mesh.contract.ts";
 import { describeFaults, LIMIT_MS } from "./fault-suite.ts";
 import { HeldStreams } from "./held-streams.ts";
 import { runClient } from "./load.ts";
-import { report } from "./report.ts";
+import { type Line, reportAll } from "./report.ts";
 import { messageOf } from "./scripted-model.ts";
 
 const STREAMS = 5_000;
@@ -46,23 +46,22 @@ describeFaults("five thousand idle streams", { agents: 1, settings: USUAL }, (su
     if (gateway === undefined || agent === undefined) throw new Error("no mesh");
     const runIds = await beginRuns(gateway.baseUrl, mesh.adminKey);
     const processes = [gateway, agent.process].map(({ pid, output }) => ({ pid, output: () => output().split("\n") }));
-    const ours = await measure(processes, gateway.baseUrl, runIds, mesh.adminKey).catch((error) => {
-      throw new Error(mesh.complaints(), { cause: error });
-    });
+    const ours = await measure(processes, gateway.baseUrl, runIds, mesh.adminKey);
     const bare = await measureBare(runIds);
-    const [ofGateway = Number.NaN, ofAgent = Number.NaN] = ours.kib;
-    const [ofBare = Number.NaN] = bare.kib;
-    report("streams", STREAMS, `= ${STREAMS}`, true);
-    report("streams lost", ours.lost + bare.lost, "0", ours.lost + bare.lost === 0);
-    for (const [name, kib] of [["gateway", ofGateway] as const, ["agent", ofAgent] as const]) {
-      const times = kib / ofBare;
-      const shown = `${times.toFixed(2)} (${kib.toFixed(1)} KiB beside ${ofBare.toFixed(1)})`;
-      report(`${name}: memory of a stream in bare ones`, shown, `<= ${TIMES_BARE}`, times <= TIMES_BARE);
-    }
+    const lost = ours.lost + bare.lost;
+    const lines: Line[] = [
+      ["streams", STREAMS, `= ${STREAMS}`, true],
+      ["streams lost", lost, "0", lost === 0],
+    ];
     for (const [i, name] of ["gateway", "agent"].entries()) {
+      const [kib, bareKib] = [ours.kib[i] ?? Number.NaN, bare.kib[i] ?? Number.NaN];
+      const times = kib / bareKib;
+      const shown = `${times.toFixed(2)} (${kib.toFixed(1)} KiB, bare ${bareKib.toFixed(1)})`;
+      lines.push([`${name}: memory of a stream in bare ones`, shown, `<= ${TIMES_BARE}`, times <= TIMES_BARE]);
       const percent = ours.cpuPercent[i] ?? Number.NaN;
-      report(`${name}: idle, % of a core`, percent.toFixed(1), `< ${CPU_PERCENT}`, percent < CPU_PERCENT);
+      lines.push([`${name}: idle, % of a core`, percent.toFixed(1), `< ${CPU_PERCENT}`, percent < CPU_PERCENT]);
     }
+    reportAll(lines);
   });
 });
 
@@ -81,18 +80,21 @@ async function beginRuns(gateway: string, key: string): Promise<string[]> {
   }
 }
 
+/** A bare relay in a gateway's place and a bare server in an agent's. */
 async function measureBare(runIds: readonly string[]) {
+  await using server = await startBare();
+  await using relay = await startBare(server.url);
+  return await measure([relay, server], relay.url, runIds);
+}
+
+async function startBare(...upstream: string[]): Promise<Measured & AsyncDisposable & { readonly url: string }> {
   const lines: string[] = [];
-  await using child = spawnTied(
-    process.execPath,
-    ["--inspect=127.0.0.1:0", join(import.meta.dirname, "bare-streams.ts")],
-    {
-      onLine: (line) => void lines.push(line),
-    },
-  );
-  await until(() => lines.some((line) => line.startsWith("{")), "the bare server");
-  const { url } = JSON.parse(lines.find((line) => line.startsWith("{")) ?? "") as { url: string };
-  return measure([{ pid: child.pid ?? 0, output: () => lines }], url, runIds);
+  const args = ["--inspect=127.0.0.1:0", join(import.meta.dirname, "bare-streams.ts"), ...upstream];
+  const child = spawnTied(process.execPath, args, { onLine: (line) => void lines.push(line) });
+  const announcement = () => lines.find((line) => line.startsWith("{"));
+  await until(() => announcement() !== undefined, "a bare server");
+  const { url } = JSON.parse(announcement() ?? "") as { url: string };
+  return { url, pid: child.pid ?? 0, output: () => lines, [Symbol.asyncDispose]: () => child[Symbol.asyncDispose]() };
 }
 
 /** What each stream adds to each process, in KiB, and what the processes do while nothing happens. */

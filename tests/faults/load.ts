@@ -53,7 +53,7 @@ const START_TIMEOUT_MS = 4_000;
 /** Heartbeats come every second: a stream that is silent for longer is dead. */
 const SILENCE_MS = 4_000;
 /** A caller for whom nothing has come forward for so long, no answer and no event, gives its run up. */
-const GIVE_UP_MS = 40_000;
+const GIVE_UP_MS = 60_000;
 const RETRIED: ReadonlySet<Code> = new Set([
   Code.Unavailable,
   Code.DeadlineExceeded,

@@ -17,6 +17,22 @@ export function report(
   assert.fail(`${name}: ${value}, and the bar is ${bar}; FAULTS_SEED=${SEED} repeats the schedule\n${shown}`);
 }
 
+/** Name, value, bar, whether it passes, and what to show when it does not; see {@link report}. */
+export type Line = Parameters<typeof report>;
+
+/** Prints all lines, and fails the test then when a bar was missed. */
+export function reportAll(lines: readonly Line[]): void {
+  const failures: Error[] = [];
+  for (const line of lines) {
+    try {
+      report(...line);
+    } catch (error) {
+      failures.push(error as Error);
+    }
+  }
+  if (failures.length > 0) throw new AggregateError(failures, failures.map(({ message }) => message).join("\n"));
+}
+
 /** The value below which this share of the numbers lies. */
 export function quantile(numbers: readonly number[], share: number): number {
   const sorted = numbers.toSorted((a, b) => a - b);

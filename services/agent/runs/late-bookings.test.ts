@@ -14,12 +14,14 @@ import { createLog } from "#platform/telemetry/log.ts";
 import { says } from "#platform/testing/model-server/turn.ts";
 import { skipWithoutPostgres } from "#platform/testing/private-postgres.ts";
 import { callAs, principalOf } from "#platform/testing/service-under-test.ts";
-import { type LedgerEntry, ledgerOf } from "../store/ledger-store.ts";
+import { insertCalls, type LedgerEntry, ledgerOf } from "../store/ledger-store.ts";
 import { runById } from "../store/run-store.ts";
 import { type AgentMesh, openAgentMesh, warmUp } from "../testing/agent-mesh.ts";
 import { driveRun } from "../testing/driven-run.ts";
 import { deltas, read } from "../testing/watching.ts";
 import { LateBookings, MOST_LATE_CALLS } from "./late-bookings.ts";
+import { finishRun } from "./run-end.ts";
+import { UsageTotal } from "./usage-total.ts";
 
 function call(inputTokens: bigint): LedgerEntry {
   const tokens = { inputTokens, cacheReadTokens: 2n, cacheWriteTokens: 3n, outputTokens: 4n, costNanoUsd: 5n };
@@ -117,6 +119,22 @@ describe("what an owner paid for and could not book", { skip: skipWithoutPostgre
     assert.deepEqual([late.size, lines.length], [MOST_LATE_CALLS, 1]);
     await late.stop();
     assert.equal(late.size, 0);
+  });
+
+  test("while another's end was being written: the run's usage is the sum of the rows that are there then", async () => {
+    const run = await driveRun(mesh, mesh.one, me);
+    const { tenantId } = me;
+    const [early, own] = [call(10n), call(20n)];
+    await mesh.db.tenant(tenantId, (tx) => insertCalls(tx, { ...run.log.ids, endUserId: "" }, [early]));
+    run.log.book(own);
+    const row = await mesh.db.tenant(tenantId, (tx) => runById(tx, run.runId));
+    assert.ok(row !== undefined);
+    const usage = new UsageTotal();
+    usage.add(own);
+    const end = { kind: "cancelled", cause: "caller" } as const;
+    await finishRun(run.log, end, { usage: usage.summary(), call: run.call, run: row, shared: true });
+    assert.equal((await usageOf(run.runId))?.inputTokens, 30n);
+    run.drop();
   });
 
   test("by an owner that stood still: its broken call is booked when it wakes, and the usage is the sum again", async () => {

@@ -61,13 +61,6 @@ export class LateBookings {
     this.#working ??= this.#work();
   }
 
-  /** Settles the usage of a run that has just ended: an earlier owner may have booked while its end was being written. */
-  settle(run: Omit<LateBooking, "calls">): void {
-    if (this.#stopped.signal.aborted) return;
-    this.#waiting.push({ ...run, calls: [] });
-    this.#working ??= this.#work();
-  }
-
   /** Everything is tried once more; what cannot be booked now is told to the log. */
   async stop(): Promise<void> {
     this.#stopped.abort();
@@ -94,10 +87,10 @@ export class LateBookings {
       await this.#options.database.tenant(
         tenantId,
         async (tx) => {
-          // Whoever ends the run does so before, and then it is settled here, or after, and then they see these rows.
+          // Whoever ends the run has done so before, and then it is settled here, or does so after, and sees these rows.
           const run = await runById(tx, ids.runId, true);
-          if (calls.length > 0) await insertCalls(tx, { ...ids, endUserId: run?.end_user_id ?? "" }, calls);
-          if (run !== undefined && isOver(run)) await settle(tx, ids.runId);
+          await insertCalls(tx, { ...ids, endUserId: run?.end_user_id ?? "" }, calls);
+          if (run !== undefined && isOver(run)) await settleUsage(tx, ids.runId);
         },
         { deadline: Date.now() + ATTEMPT_MS },
       );
@@ -111,7 +104,6 @@ export class LateBookings {
 
   /** Whoever keeps accounts can still enter them. */
   #forget({ tenantId, ids, calls }: LateBooking, error?: unknown): void {
-    if (calls.length === 0) return;
     const about = { event: "agent.usage.not_booked", tenant_id: tenantId, run_id: ids.runId };
     const details = JSON.parse(ledgerRows(calls)) as unknown;
     this.#options.log.error({ ...about, details, err: error }, "calls of a model are not booked");
@@ -137,8 +129,8 @@ export async function usageSoFar(
   return total;
 }
 
-/** Makes a run's usage the sum of its rows. The run's row is locked. */
-async function settle(tx: Tx, runId: string): Promise<void> {
+/** Makes the usage of a run that is over the sum of its rows. The transaction holds the run's row. */
+export async function settleUsage(tx: Tx, runId: string): Promise<void> {
   const total = new UsageTotal();
   for (const call of await ledgerOf(tx, runId)) total.add(call);
   await setUsage(tx, runId, toBinary(UsageSummarySchema, total.summary()));

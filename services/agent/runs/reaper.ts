@@ -6,7 +6,6 @@ import type { Log } from "#platform/telemetry/log.ts";
 import { LeaseLost } from "../errors.ts";
 import { type ClaimedRun, claimExpired } from "../store/lease-store.ts";
 import { SEQ_BLOCK } from "../store/run-store.ts";
-import type { LateBookings } from "./late-bookings.ts";
 import { type LoadedRun, loadRun } from "./load-run.ts";
 import type { ResumableRun } from "./run-begin.ts";
 import { finishRun, ownerLost, poisoned, type RunEnd } from "./run-end.ts";
@@ -30,7 +29,6 @@ export interface ReaperOptions {
   maxAttempts: number;
   /** Goes on with a run whose lease was taken; never throws. */
   takeUp(call: Call, started: ResumableRun): void;
-  lateBookings: LateBookings;
   /** Told of each run that goes on here, and of each that was ended, for the metrics. */
   onTakenUp(tenantId: string, runId: string, attempt: number): void;
   onReaped(tenantId: string, runId: string): void;
@@ -150,9 +148,13 @@ export class Reaper {
     signal.addEventListener("abort", abandon, { once: true });
     try {
       failpoint("reaper.before-end");
-      await finishRun(runLog, end, { usage: usage.summary(), call: storedCall(run.principal, signal), run });
+      await finishRun(runLog, end, {
+        usage: usage.summary(),
+        call: storedCall(run.principal, signal),
+        run,
+        shared: true,
+      });
       failpoint("reaper.after-end");
-      this.#options.lateBookings.settle({ tenantId, ids: runLog.ids });
       this.#options.onReaped(tenantId, runId);
     } catch (error) {
       if (!(error instanceof LeaseLost)) throw error;

@@ -14,6 +14,7 @@ import { ERROR_DOMAIN, type Reason } from "#platform/rpc/reasons.ts";
 import type { RunRow } from "../store/run-store.ts";
 import type { RunEndWrite } from "../store/run-writes.ts";
 import type { EventBody, RunIds } from "./event-envelope.ts";
+import { settleUsage } from "./late-bookings.ts";
 import type { DurableEntry, RunLog } from "./run-log.ts";
 import { workSubject } from "./run-subject.ts";
 
@@ -64,6 +65,8 @@ export interface EndContext {
   /** Who the run worked for, for the audit row. */
   call: Call;
   durationMs?: number | undefined;
+  /** Other owners have worked on it, and may book late: what it has used is summed up as it is written. */
+  shared?: boolean;
   /** The run, as far as its end is told to others. */
   run: Pick<RunRow, "background" | "end_user_id" | "state">;
 }
@@ -82,12 +85,13 @@ export async function finishRun(log: RunLog, end: RunEnd, context: EndContext): 
 export function endEntry(
   ids: RunIds,
   end: RunEnd,
-  { usage, call, durationMs, run }: EndContext,
+  { usage, call, durationMs, run, shared = false }: EndContext,
 ): DurableEntry & { body: EventBody; end: RunEndWrite } {
   const response = end.kind === "completed" ? end.response : "";
   return {
     body: terminalBody(end, usage),
     openStep: 0,
+    within: shared ? (tx) => settleUsage(tx, ids.runId) : undefined,
     end: {
       row: {
         state: STATES[end.kind],

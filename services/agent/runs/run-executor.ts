@@ -66,6 +66,7 @@ export function createExecutor(deps: ExecutorDeps): RunExecutor {
         call,
         durationMs,
         run: started.run,
+        shared,
         endUserId: started.session.end_user_id,
         hides,
       };
@@ -73,7 +74,6 @@ export function createExecutor(deps: ExecutorDeps): RunExecutor {
       log.feed.close();
       const { tenantId } = fence;
       if (written === undefined) lateBookings.add({ tenantId, ids, calls: await log.unbooked() });
-      else if (shared) lateBookings.settle({ tenantId, ids });
       observed.ended(written, summary, scribe.steps);
     },
   };

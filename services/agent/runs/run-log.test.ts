@@ -16,7 +16,6 @@ import { eventsAfter, runById, SEQ_BLOCK } from "../store/run-store.ts";
 import { beginRun } from "../store/run-writes.ts";
 import { sessionById } from "../store/session-store.ts";
 import type { EventBody } from "./event-envelope.ts";
-import { LateBookings } from "./late-bookings.ts";
 import { Reaper } from "./reaper.ts";
 import { finishRun } from "./run-end.ts";
 import { RunLog } from "./run-log.ts";
@@ -294,7 +293,6 @@ describe("the log of a run", { skip: skipWithoutPostgres() }, () => {
           log: quiet,
           announce: () => {},
           maxAttempts: 5,
-          lateBookings: new LateBookings({ database: database.db, log: quiet, retryMs: 10 }),
           takeUp: () => assert.fail("what it was begun with is not stored"),
           onTakenUp: () => {},
           onReaped: () => {},
