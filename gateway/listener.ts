@@ -46,12 +46,12 @@ const STANDARD_SERVICES = "/grpc.";
 
 /** Takes every request of a port to the face, RPC or REST route that its path names. */
 export function createGatewayListener(options: ListenerOptions): GatewayListener {
-  const live = new Set<AbortController>();
+  const live = new Set<Life>();
   const { promise: idle, resolve: onIdle } = Promise.withResolvers<void>();
   let isDraining = false;
 
-  const leave = (controller: AbortController) => {
-    live.delete(controller);
+  const leave = (life: Life) => {
+    live.delete(life);
     if (isDraining && live.size === 0) onIdle();
   };
 
@@ -59,12 +59,12 @@ export function createGatewayListener(options: ListenerOptions): GatewayListener
     const address = options.peers.clientAddress(request.socket.remoteAddress, forwardedFor(request));
     const exchange = exchangeOf(request, nodeResponse, address);
     const { response } = exchange;
-    const controller = new AbortController();
+    const life = new Life();
     // A health watch is open for as long as its watcher lives: nothing to wait for.
-    if (!exchange.path.startsWith(STANDARD_SERVICES)) live.add(controller);
+    if (!exchange.path.startsWith(STANDARD_SERVICES)) live.add(life);
     response.once("close", () => {
-      leave(controller);
-      controller.abort(new ConnectError("the client closed the connection", Code.Canceled));
+      leave(life);
+      life.end(() => new ConnectError("the client closed the connection", Code.Canceled));
     });
     // Without a listener an error here would end the process; what it means is learned from "close".
     response.on("error", () => {});
@@ -72,7 +72,7 @@ export function createGatewayListener(options: ListenerOptions): GatewayListener
     // Later than an event stream's own limit, which can still say why.
     cutStalled(exchange, STALL_FACTOR * options.limits.stallMs);
     if (isDraining && request.httpVersionMajor === 1) response.setHeader("connection", "close");
-    dispatch(exchange, controller.signal, options).catch(() => cut(exchange));
+    dispatch(exchange, life, options).catch(() => cut(exchange));
   };
 
   return {
@@ -86,12 +86,29 @@ export function createGatewayListener(options: ListenerOptions): GatewayListener
       return idle;
     },
     abort() {
-      for (const controller of live) controller.abort(draining());
+      for (const life of live) life.end(draining);
     },
   };
 }
 
-async function dispatch(exchange: Exchange, signal: AbortSignal, options: ListenerOptions): Promise<void> {
+/** Ends what a request has begun. Its signal is made for who asks for it: the RPC door has one of the library's. */
+class Life {
+  #controller: AbortController | undefined;
+  #ended: (() => Error) | undefined;
+
+  get signal(): AbortSignal {
+    this.#controller ??= new AbortController();
+    if (this.#ended !== undefined) this.#controller.abort(this.#ended());
+    return this.#controller.signal;
+  }
+
+  end(why: () => Error): void {
+    this.#ended ??= why;
+    if (this.#controller !== undefined && !this.#controller.signal.aborted) this.#controller.abort(why());
+  }
+}
+
+async function dispatch(exchange: Exchange, life: Life, options: ListenerOptions): Promise<void> {
   const { path } = exchange;
   if (!options.sameOrigin.has(path) && options.cors.apply(exchange)) return;
   const { maxUrlBytes, maxHeaderBytes, maxHeaders } = options.limits;
@@ -101,7 +118,7 @@ async function dispatch(exchange: Exchange, signal: AbortSignal, options: Listen
   }
   if (options.rpc.serves(path)) return options.rpc.serve(exchange);
   const face = Object.hasOwn(options.faces, path) ? options.faces[path] : undefined;
-  return face === undefined ? options.rest.serve(exchange, signal) : showFace(exchange, face, options);
+  return face === undefined ? options.rest.serve(exchange, life.signal) : showFace(exchange, face, options);
 }
 
 async function showFace(exchange: Exchange, face: Face, options: ListenerOptions): Promise<void> {

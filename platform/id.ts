@@ -1,3 +1,4 @@
+import { randomFillSync } from "node:crypto";
 import { v7 } from "uuid";
 
 /** Crockford's base32 alphabet in lower case: its ASCII order is its numeric order, so encoded ids sort as their bytes do. */
@@ -12,7 +13,33 @@ const prefixPattern = /^[a-z]{2,8}$/;
  */
 export function newId(prefix: string): string {
   assertPrefix(prefix);
-  return `${prefix}_${encode(v7(undefined, new Uint8Array(16)))}`;
+  return `${prefix}_${encode(nextBytes())}`;
+}
+
+/** Random bytes are drawn for so many ids at once: a draw for one costs ten times the rest of it. */
+const POOLED_IDS = 256;
+const pool = new Uint8Array(16 * POOLED_IDS);
+let used = pool.length;
+let msecs = Number.NEGATIVE_INFINITY;
+let seq = 0;
+
+/** What `v7` does without options, whose own draw they replace: of one millisecond the ids count up. */
+function nextBytes(): Uint8Array {
+  if (used === pool.length) {
+    randomFillSync(pool);
+    used = 0;
+  }
+  const random = pool.subarray(used, used + 16);
+  used += 16;
+  const now = Date.now();
+  if (now > msecs) {
+    msecs = now;
+    seq = new DataView(random.buffer, random.byteOffset).getUint32(6) & 0x7fff_ffff;
+  } else {
+    seq = (seq + 1) | 0;
+    if (seq === 0) msecs++;
+  }
+  return v7({ random, msecs, seq }, new Uint8Array(16));
 }
 
 /** The whole-string pattern of ids with this prefix. 26 characters hold 130 bits, so the first one is at most 7. */

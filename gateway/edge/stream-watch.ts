@@ -29,13 +29,26 @@ export interface StreamWatch {
 
 /** Streams that began together, after a restart, should not end together. */
 const AGE_JITTER = 0.1;
+/** One timer looks at all streams, so often within the shorter of the two times, and at least every second. */
+const LOOKS = 8;
+const MAX_LOOK_MS = 1_000;
 const RETRY_AFTER_MS = 1_000;
 
 /** Codes that are said against the caller. Anything else is no answer: the stream goes on, and is asked about again. */
 const REFUSALS: ReadonlySet<Code> = new Set([Code.Unauthenticated, Code.PermissionDenied]);
 
+/** When a stream is asked about next, and when it is too old: `performance.now()`. */
+interface Times {
+  checkAt: number;
+  oldAt: number;
+}
+
 export function createStreamWatch(limits: Pick<GatewayLimits, "streamRecheckMs" | "streamAgeMs">): StreamWatch {
-  const open = new Set<WatchedStream>();
+  const { streamRecheckMs, streamAgeMs } = limits;
+  const lookMs = Math.max(1, Math.min(MAX_LOOK_MS, Math.min(streamRecheckMs, streamAgeMs) / LOOKS));
+  const open = new Map<WatchedStream, Times>();
+  let timer: NodeJS.Timeout | undefined;
+
   const check = async (stream: WatchedStream) => {
     try {
       await stream.recheck();
@@ -43,23 +56,37 @@ export function createStreamWatch(limits: Pick<GatewayLimits, "streamRecheckMs" 
       if (error instanceof AppError && REFUSALS.has(error.code) && open.has(stream)) stream.end(error);
     }
   };
+  const look = () => {
+    const now = performance.now();
+    for (const [stream, times] of open) {
+      if (now >= times.oldAt) {
+        times.oldAt = Number.POSITIVE_INFINITY;
+        stream.end(tooOld());
+      } else if (now >= times.checkAt) {
+        times.checkAt = now + streamRecheckMs;
+        void check(stream);
+      }
+    }
+  };
+
   return {
     get size() {
       return open.size;
     },
     watch(stream) {
-      open.add(stream);
-      const checks = setInterval(check, limits.streamRecheckMs, stream).unref();
-      const age = limits.streamAgeMs * (1 - AGE_JITTER * Math.random());
-      const old = setTimeout(() => stream.end(tooOld()), age).unref();
+      const now = performance.now();
+      const age = streamAgeMs * (1 - AGE_JITTER * Math.random());
+      open.set(stream, { checkAt: now + streamRecheckMs, oldAt: now + age });
+      timer ??= setInterval(look, lookMs).unref();
       stream.onClose(() => {
-        clearInterval(checks);
-        clearTimeout(old);
         open.delete(stream);
+        if (open.size > 0) return;
+        clearInterval(timer);
+        timer = undefined;
       });
     },
     recheck(which) {
-      for (const stream of open) if (which(stream.principal)) void check(stream);
+      for (const stream of open.keys()) if (which(stream.principal)) void check(stream);
     },
   };
 }

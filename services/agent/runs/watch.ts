@@ -64,13 +64,8 @@ export interface WatchDeps {
  * between; events that come by both ways are told apart by seq; a break in the prev_seq chain sends the reader back to
  * the log. Events that are not kept any more are shown as one snapshot. Ends without a terminal event only by throwing, or when the cursor is at the terminal event already.
  */
-export async function* watchRun(deps: WatchDeps, call: Call, options: WatchOptions): AsyncGenerator<WatchFrame> {
-  const watcher = new Watcher(deps, call, options);
-  try {
-    yield* watcher.frames();
-  } finally {
-    watcher.close();
-  }
+export function watchRun(deps: WatchDeps, call: Call, options: WatchOptions): AsyncGenerator<WatchFrame> {
+  return new Watcher(deps, call, options).frames();
 }
 
 class Watcher {
@@ -91,40 +86,42 @@ class Watcher {
     this.#call = call;
     this.#options = options;
     this.#cursor = options.afterSeq;
-    call.signal.addEventListener("abort", this.#onAbort);
-    deps.drain.addEventListener("abort", this.#onDrain);
-    if (call.signal.aborted) this.#onAbort();
   }
 
+  /** Begins to listen when the first frame is asked for, and stops whenever the reader leaves. */
   async *frames(): AsyncGenerator<WatchFrame> {
-    const { fresh } = this.#options;
-    if (fresh !== undefined) {
-      this.#own = true;
-      this.#attached = fresh.subscription;
-      this.#cursor = fresh.seq;
-      yield* this.#live(fresh.subscription.queue, []);
+    const { signal } = this.#call;
+    signal.addEventListener("abort", this.#onAbort);
+    this.#deps.drain.addEventListener("abort", this.#onDrain);
+    if (signal.aborted) this.#onAbort();
+    try {
+      const { fresh } = this.#options;
+      if (fresh !== undefined) {
+        this.#own = true;
+        this.#attached = fresh.subscription;
+        this.#cursor = fresh.seq;
+        yield* this.#live(fresh.subscription.queue, []);
+        this.#detach();
+      }
+      for (let first = fresh === undefined; !this.#ended; first = false) {
+        this.#check();
+        const run = await this.#row();
+        if (first) this.#begin(run);
+        this.#attached = isOver(run) || run.owner === "" ? undefined : await this.#attach(run);
+        yield* this.#replay(run);
+        if (first) yield this.#control({ kind: "caught_up", seq: this.#cursor });
+        if (this.#ended) return;
+        if (this.#attached !== undefined) yield* this.#follow(this.#attached);
+        else if (isOver(run)) return;
+        else yield* this.#rest(run);
+        this.#detach();
+      }
+    } finally {
       this.#detach();
+      this.#hint?.[Symbol.dispose]();
+      signal.removeEventListener("abort", this.#onAbort);
+      this.#deps.drain.removeEventListener("abort", this.#onDrain);
     }
-    for (let first = fresh === undefined; !this.#ended; first = false) {
-      this.#check();
-      const run = await this.#row();
-      if (first) this.#begin(run);
-      this.#attached = isOver(run) || run.owner === "" ? undefined : await this.#attach(run);
-      yield* this.#replay(run);
-      if (first) yield this.#control({ kind: "caught_up", seq: this.#cursor });
-      if (this.#ended) return;
-      if (this.#attached !== undefined) yield* this.#follow(this.#attached);
-      else if (isOver(run)) return;
-      else yield* this.#rest(run);
-      this.#detach();
-    }
-  }
-
-  close(): void {
-    this.#detach();
-    this.#hint?.[Symbol.dispose]();
-    this.#call.signal.removeEventListener("abort", this.#onAbort);
-    this.#deps.drain.removeEventListener("abort", this.#onDrain);
   }
 
   readonly #onAbort = () => this.#stop.abort();
