@@ -32,6 +32,7 @@ import { modelComponent } from "./llm/model-component.ts";
 import { createModels } from "./llm/models.ts";
 import { observeBreakers } from "./llm/observe-breakers.ts";
 import { createPricing } from "./llm/pricing.ts";
+import { DeadLetters } from "./queue/dead-letters.ts";
 import { RunQueue } from "./queue/run-queue.ts";
 import { openCleanUp } from "./retention/clean-up.ts";
 import { isTerminal } from "./runs/event-envelope.ts";
@@ -187,6 +188,7 @@ export function assembleAgent(config: AgentConfig, platform: Platform): AgentSer
   };
   const approvals = new Approvals({ database, onAdvanced });
   const expiry = new ApprovalExpiry({ database, everyMs: reaperMs, log, onAdvanced });
+  const deadLetters = new DeadLetters({ ...begins, ...config.queue });
   const allFinished = () => Promise.all(liveRuns.all().map((run) => run.finished));
   const cancelAll = () => {
     for (const run of liveRuns.all()) run.controller.abort(new CancelRequest("shutdown"));
@@ -199,7 +201,7 @@ export function assembleAgent(config: AgentConfig, platform: Platform): AgentSer
     components: [modelComponent(everyModel, config.models)],
     routes(router) {
       router.service(ChatService, chatHandler(runs));
-      router.service(RunService, runHandler(runs, pageTokens));
+      router.service(RunService, runHandler(runs, deadLetters, pageTokens));
       router.service(ApprovalService, approvalHandler(approvals, pageTokens));
       router.service(SessionService, sessionHandler(sessions, pageTokens));
       router.service(RunTailService, tailHandler(runs));

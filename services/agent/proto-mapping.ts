@@ -1,12 +1,14 @@
 import { fromBinary, type MessageInitShape } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { MessageRole, type MessageSchema, type RunSchema } from "#gen/agentmesh/agent/v1/run_pb.ts";
+import type { DeadLetterSchema } from "#gen/agentmesh/agent/v1/run_service_pb.ts";
 import type { SessionSchema } from "#gen/agentmesh/agent/v1/session_service_pb.ts";
 import { UsageSummarySchema } from "#gen/agentmesh/common/v1/usage_pb.ts";
 import { StatusSchema } from "#gen/google/rpc/status_pb.ts";
 import { awaitedToProto } from "./approvals/suspend-run.ts";
 import { contentToProto } from "./domain/run-input.ts";
 import { sessionEtag } from "./sessions/sessions.ts";
+import type { DeadLetterRow } from "./store/dead-letter-store.ts";
 import type { MessageRow } from "./store/message-store.ts";
 import type { RunRow } from "./store/run-store.ts";
 import type { Escalation, SessionRow } from "./store/session-store.ts";
@@ -32,6 +34,24 @@ export function runToProto(run: RunRow): MessageInitShape<typeof RunSchema> {
     ...(run.end_time === null ? {} : { endTime: timestampFromDate(run.end_time) }),
     ...(run.error === null ? {} : { error: fromBinary(StatusSchema, run.error) }),
     ...(run.usage === null ? {} : { usage: fromBinary(UsageSummarySchema, run.usage) }),
+  };
+}
+
+export function deadLetterToProto(letter: DeadLetterRow): MessageInitShape<typeof DeadLetterSchema> {
+  const { redrive_time: redriveTime } = letter;
+  return {
+    runId: letter.run_id,
+    sessionId: letter.session_id,
+    agentId: letter.agent_id,
+    endUserId: letter.end_user_id,
+    subject: letter.subject,
+    reason: letter.reason,
+    message: letter.message,
+    attempts: letter.attempts,
+    queueTime: timestampFromDate(letter.queue_time),
+    deadTime: timestampFromDate(letter.dead_time),
+    redrivenByRunId: letter.redriven_by ?? "",
+    ...(redriveTime !== null && { redriveTime: timestampFromDate(redriveTime) }),
   };
 }
 

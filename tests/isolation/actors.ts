@@ -53,7 +53,10 @@ export async function createActors(mesh: Pick<MeshOfTwo, "gatewayUrl" | "adminKe
     strangerMachine: await furnish(admin, others, "stranger machine", TENANT_SCOPES, "machine"),
     strangerUser: await furnish(admin, others, "stranger user", USER_SCOPES),
   };
-  for (const actor of Object.values(actors)) await keepOutput(mesh.database, actor);
+  for (const actor of Object.values(actors)) {
+    await keepOutput(mesh.database, actor);
+    await buryRun(mesh.database, actor);
+  }
   return actors;
 }
 
@@ -65,6 +68,19 @@ async function keepOutput(database: TestDatabase, { principal, owns, texts }: Ac
     `INSERT INTO tool.tool_outputs (tenant_id, session_id, end_user_id, call_id, tool, content, whole_bytes)
      VALUES ($1, $2, $3, 'call_1', 'todo', convert_to($4, 'UTF8'), length($4))`,
     [tenantId, owns.session[0], userId, texts[0]],
+  );
+}
+
+/** No run of theirs has cost the server so much that it was given up, so that one can be put back. */
+async function buryRun(database: TestDatabase, { principal, owns, texts }: Actor): Promise<void> {
+  const { tenantId, userId = "" } = principal;
+  await asSuperuser(
+    database,
+    `INSERT INTO agent.dead_letters (tenant_id, run_id, session_id, end_user_id, agent_id, subject, input, reason, message,
+       attempts, queue_time)
+     SELECT $1, r.run_id, r.session_id, $3, r.agent_id, 'agentmesh.run_work', $4, 'RUN_POISONED', $5, 5, now()
+     FROM agent.runs r WHERE r.tenant_id = $1 AND r.run_id = $2`,
+    [tenantId, owns.run[0], userId, JSON.stringify({ message: texts[0], attachments: [], context: {} }), texts[0]],
   );
 }
 

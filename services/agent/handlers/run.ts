@@ -14,11 +14,12 @@ import { openPage, pageSize, sealPage } from "#platform/rpc/paging.ts";
 import type { PageTokens } from "#platform/secrets/page-token.ts";
 import type { Cursor } from "../domain/cursor.ts";
 import { parseRunInput } from "../domain/run-input.ts";
-import { runToProto } from "../proto-mapping.ts";
+import { deadLetterToProto, runToProto } from "../proto-mapping.ts";
+import type { DeadLetters } from "../queue/dead-letters.ts";
 import type { Runs } from "../runs/runs.ts";
 import type { WatchFrame } from "../runs/watch.ts";
 
-export function runHandler(runs: Runs, tokens: PageTokens): ServiceImpl<typeof RunService> {
+export function runHandler(runs: Runs, deadLetters: DeadLetters, tokens: PageTokens): ServiceImpl<typeof RunService> {
   return {
     async startRun(request, context) {
       const call = callOf(context);
@@ -71,6 +72,24 @@ export function runHandler(runs: Runs, tokens: PageTokens): ServiceImpl<typeof R
         nextPageToken: more ? sealPage(tokens, { seq: String(last.seq) }, scope) : "",
         ...(snapshot !== undefined && { snapshot }),
       };
+    },
+
+    async listDeadLetters({ pageSize: asked, pageToken, openOnly }, context) {
+      const call = callOf(context);
+      const scope = { call, list: "dead_letters", filter: { openOnly } };
+      const limit = pageSize(asked);
+      const after = openPage<Cursor>(tokens, pageToken, scope);
+      const rows = await deadLetters.list(call, openOnly, { limit: limit + 1, after });
+      const last = rows[limit - 1];
+      const more = rows.length > limit && last !== undefined;
+      return {
+        deadLetters: rows.slice(0, limit).map(deadLetterToProto),
+        nextPageToken: more ? sealPage(tokens, { time: last.sort_time, id: last.run_id }, scope) : "",
+      };
+    },
+
+    async redriveDeadLetter({ runId, requestId }, context) {
+      return { run: runToProto(await deadLetters.redrive(callOf(context), runId, requestId)) };
     },
 
     async *streamRunEvents(request, context) {

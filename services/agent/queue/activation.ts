@@ -91,10 +91,10 @@ async function begin(
   try {
     const outcome = await deps.database.tenant(
       tenantId,
-      async (tx): Promise<StartedRun | "gone" | "session_busy" | "session_gone"> => {
+      async (tx): Promise<StartedRun | "gone" | "session_busy"> => {
         if (!(await lockQueued(tx, runId))) return "gone";
         const session = await sessionById(tx, queued.session_id, true);
-        if (session === undefined) return "session_gone";
+        if (session === undefined) return "gone";
         const holds = session.active_run_id === runId;
         // Whoever holds the session wakes the next one at its end.
         if (!holds && (session.active_run_id !== null || (await hasOlderQueued(tx, session.session_id, runId)))) {
@@ -107,10 +107,6 @@ async function begin(
       },
       { signal },
     );
-    if (outcome === "session_gone") {
-      await endQueued(deps, run, { kind: "cancelled", cause: "session_deleted" }, { signal });
-      return "ended";
-    }
     if (typeof outcome === "string") return outcome;
     begun = outcome;
   } finally {

@@ -7,6 +7,7 @@ import { remembered } from "#platform/postgres/idempotency.ts";
 import { enqueue } from "#platform/postgres/outbox.ts";
 import type { Call } from "#platform/rpc/call.ts";
 import { notFound, raise } from "#platform/rpc/errors.ts";
+import type { Principal } from "#platform/rpc/principal.ts";
 import { inject } from "#platform/telemetry/trace-context.ts";
 import { canonicalInput, type RunInput } from "../domain/run-input.ts";
 import { queueFull, sessionBusy } from "../errors.ts";
@@ -55,10 +56,7 @@ export async function enqueueRun(deps: EnqueueDeps, call: Call, input: RunInput,
   return inTenant(async (tx) => {
     const earlier = await remembered(tx, key, Buffer.from(ids.runId));
     if (earlier !== undefined) return storedRun(tx, earlier);
-    if ((await countQueued(tx, deps.maxQueuedPerTenant)) >= deps.maxQueuedPerTenant) {
-      throw queueFull(deps.maxQueuedPerTenant);
-    }
-    return store(deps, tx, call, { input, prepared, how, ...ids });
+    return storeQueued(deps, tx, call, { input, prepared, how, ...ids });
   });
 }
 
@@ -66,22 +64,29 @@ async function storedRun(tx: Tx, response: Uint8Array): Promise<RunRow> {
   return (await runById(tx, Buffer.from(response).toString())) ?? raise(notFound("run"));
 }
 
-interface ToStore {
+/** What is to be queued, checked. */
+export interface ToStore {
   input: RunInput;
   prepared: PreparedRun;
   how: QueueHow;
+  /** Who it works for; default, the caller. */
+  principal?: Principal;
   runId: string;
   newSessionId: string;
 }
 
-async function store(
-  deps: EnqueueDeps,
+/** Writes a queued run and all that belongs to it. */
+export async function storeQueued(
+  deps: Pick<EnqueueDeps, "maxQueuedPerTenant" | "orphanAfterMs">,
   tx: Tx,
   call: Call,
-  { input, prepared, how, runId, newSessionId }: ToStore,
+  { input, prepared, how, principal = call.principal, runId, newSessionId }: ToStore,
 ): Promise<RunRow> {
+  if ((await countQueued(tx, deps.maxQueuedPerTenant)) >= deps.maxQueuedPerTenant) {
+    throw queueFull(deps.maxQueuedPerTenant);
+  }
   const { agentId, version: agentVersion } = prepared.resolved.agent ?? raise(notFound("agent"));
-  const { row, known } = await openSession(tx, call, input, newSessionId);
+  const { row, known } = await openSession(tx, { ...call, principal }, input, newSessionId);
   const { session_id: sessionId, end_user_id: endUserId } = row;
   const busyWith = known && (known.active_run_id ?? (await queuedOf(tx, sessionId))[0]);
   if (busyWith !== undefined && how.whenBusy === "refuse") throw sessionBusy(busyWith);
@@ -97,7 +102,7 @@ async function store(
     endUserId,
     agentId,
     agentVersion,
-    principal: call.principal,
+    principal,
     background,
     timeLimitMs: input.timeLimitMs,
     retryOf: how.retryOf,

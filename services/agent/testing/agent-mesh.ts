@@ -101,6 +101,8 @@ export interface AgentMesh extends AsyncDisposable {
   readonly db: Database;
   readonly model: ModelServer;
   readonly neighbours: Neighbours;
+  /** The embedded bus, where that is what the replicas have. */
+  readonly bus: Bus;
   readonly replicas: readonly Replica[];
   /** The first replica. */
   readonly one: Replica;
@@ -146,6 +148,7 @@ export async function openAgentMesh(options: MeshOptions = {}): Promise<AgentMes
     db: options.database ?? test.db,
     model,
     neighbours,
+    bus: embedded,
     replicas,
     one,
     two,

@@ -11,7 +11,7 @@ import {
 } from "#gen/agentmesh/tool/v1/tool_execution_service_pb.ts";
 import type { ToolSchema } from "#gen/agentmesh/tool/v1/tool_service_pb.ts";
 import { callOf } from "#platform/rpc/call.ts";
-import { AppError, notFound, raise } from "#platform/rpc/errors.ts";
+import { AppError, dependencyDown, notFound, raise } from "#platform/rpc/errors.ts";
 import { createHopVerifier } from "#platform/rpc/hop-token.ts";
 import { createLocalTransport } from "#platform/rpc/local-transport.ts";
 import type { deriveServiceKeys } from "#platform/rpc/service-keys.ts";
@@ -24,6 +24,8 @@ export interface Neighbours {
   agent: Omit<MessageInitShape<typeof AgentSchema>, "$typeName">;
   /** Ids of agents that exist beside the default one. */
   agentIds: Set<string>;
+  /** Of those, the ones of which config fails to tell. */
+  brokenAgentIds: Set<string>;
   maxMessageCharacters: bigint;
   /** What else config says of every agent: tier, limits but the one above, guard, answers for hard times, profile. */
   resolved: Omit<MessageInitShape<typeof ResolveAgentResponseSchema>, "$typeName" | "agent">;
@@ -40,6 +42,9 @@ export interface Neighbours {
   executeTool(request: ExecuteToolRequest, signal: AbortSignal): Promise<string>;
   /** True: the tool service cannot be reached. */
   toolsDown: boolean;
+  /** True: config cannot be reached; and how often that was said. */
+  configDown: boolean;
+  refusedWhileDown: number;
   /** Calls that were executed, by their idempotency key. */
   readonly executed: string[];
 }
@@ -49,6 +54,7 @@ export function playNeighbours(): Neighbours {
   return {
     agent: { llmModel: "claude-haiku-5-5", tools: ["echo"], maxTokens: 1000, version: 3 },
     agentIds: new Set(),
+    brokenAgentIds: new Set(),
     maxMessageCharacters: 100_000n,
     resolved: {},
     credentials: new Map(),
@@ -58,6 +64,8 @@ export function playNeighbours(): Neighbours {
     openTodos: [],
     executeTool: async ({ argumentsJson }) => argumentsJson,
     toolsDown: false,
+    configDown: false,
+    refusedWhileDown: 0,
     executed: [],
   };
 }
@@ -70,6 +78,11 @@ export function localNeighbours(played: Neighbours, keys: ReturnType<typeof deri
         .service(ResolutionService, {
           resolveAgent({ agentId }) {
             if (agentId !== "" && agentId !== "agt_default" && !played.agentIds.has(agentId)) throw notFound("agent");
+            if (played.configDown) {
+              played.refusedWhileDown += 1;
+              throw dependencyDown("config");
+            }
+            if (played.brokenAgentIds.has(agentId)) throw new Error("config has lost a password: hunter2");
             const agent = { ...played.agent, agentId: agentId || "agt_default" };
             const { maxMessageCharacters, resolved, credentials } = played;
             const limits = { allowedModels: ["*"], ...resolved.limits, maxMessageCharacters };

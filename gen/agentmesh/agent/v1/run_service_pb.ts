@@ -27,7 +27,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file agentmesh/agent/v1/run_service.proto.
  */
 export const file_agentmesh_agent_v1_run_service: GenFile = /*@__PURE__*/
-  fileDesc("CiRhZ2VudG1lc2gvYWdlbnQvdjEvcnVuX3NlcnZpY2UucHJvdG8SEmFnZW50bWVzaC5hZ2VudC52MSLpAgoPU3RhcnRSdW5SZXF1ZXN0Eh8KB21lc3NhZ2UYASABKAlCDuBBArpICHIGEAEYoI0GEhwKCnNlc3Npb25faWQYAiABKAlCCLpIBXIDGIABEhoKCGFnZW50X2lkGAMgASgJQgi6SAVyAxiAARI/CgthdHRhY2htZW50cxgEIAMoCzIgLmFnZW50bWVzaC5jb21tb24udjEuQ29udGVudFBhcnRCCLpIBZIBAhAKEhwKCnJlcXVlc3RfaWQYBSABKAlCCLpIBXIDGIABEh0KC2VuZF91c2VyX2lkGAYgASgJQgi6SAVyAxiAARIoCgdjb250ZXh0GAcgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBISCgpiYWNrZ3JvdW5kGAogASgIEj8KCnRpbWVfbGltaXQYCyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CELpIDaoBCiIECICjBTICCAEiVQoQU3RhcnRSdW5SZXNwb25zZRIkCgNydW4YASABKAsyFy5hZ2VudG1lc2guYWdlbnQudjEuUnVuEhsKE2FwcGxpZWRfdGhyb3VnaF9zZXEYAiABKAMiLgoNR2V0UnVuUmVxdWVzdBIdCgZydW5faWQYASABKAlCDeBBArpIB3IFEAEYgAEiNgoOR2V0UnVuUmVzcG9uc2USJAoDcnVuGAEgASgLMhcuYWdlbnRtZXNoLmFnZW50LnYxLlJ1biKjAgoPTGlzdFJ1bnNSZXF1ZXN0EhoKCXBhZ2Vfc2l6ZRgBIAEoBUIHukgEGgIoABIcCgpwYWdlX3Rva2VuGAIgASgJQgi6SAVyAxiAEBIcCgpzZXNzaW9uX2lkGAMgASgJQgi6SAVyAxiAARIaCghhZ2VudF9pZBgEIAEoCUIIukgFcgMYgAESNQoFc3RhdGUYBSABKA4yHC5hZ2VudG1lc2guYWdlbnQudjEuUnVuU3RhdGVCCLpIBYIBAhABEjEKDWNyZWF0ZWRfYWZ0ZXIYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjIKDmNyZWF0ZWRfYmVmb3JlGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJSChBMaXN0UnVuc1Jlc3BvbnNlEiUKBHJ1bnMYASADKAsyFy5hZ2VudG1lc2guYWdlbnQudjEuUnVuEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJPChBDYW5jZWxSdW5SZXF1ZXN0Eh0KBnJ1bl9pZBgBIAEoCUIN4EECukgHcgUQARiAARIcCgpyZXF1ZXN0X2lkGAIgASgJQgi6SAVyAxiAASJWChFDYW5jZWxSdW5SZXNwb25zZRIkCgNydW4YASABKAsyFy5hZ2VudG1lc2guYWdlbnQudjEuUnVuEhsKE2FwcGxpZWRfdGhyb3VnaF9zZXEYAiABKAMiiwEKFExpc3RSdW5FdmVudHNSZXF1ZXN0Eh0KBnJ1bl9pZBgBIAEoCUIN4EECukgHcgUQARiAARIaCglwYWdlX3NpemUYAiABKAVCB7pIBBoCKAASHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMYgBASGgoJYWZ0ZXJfc2VxGAQgASgDQge6SAQiAigAIpMBChVMaXN0UnVuRXZlbnRzUmVzcG9uc2USLgoGZXZlbnRzGAEgAygLMh4uYWdlbnRtZXNoLmFnZW50LnYxLkFnZW50RXZlbnQSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJEjEKCHNuYXBzaG90GAMgASgLMh8uYWdlbnRtZXNoLmFnZW50LnYxLlJ1blNuYXBzaG90Ip0BChZTdHJlYW1SdW5FdmVudHNSZXF1ZXN0Eh0KBnJ1bl9pZBgBIAEoCUIN4EECukgHcgUQARiAARIaCglhZnRlcl9zZXEYAiABKANCB7pIBCICKAASEQoJbGl2ZV9vbmx5GAMgASgIEh0KBXR5cGVzGAQgAygJQg66SAuSAQgQMiIEcgIYQBIWCg5vbWl0X3RyYW5zaWVudBgFIAEoCCKkAgoXU3RyZWFtUnVuRXZlbnRzUmVzcG9uc2USMwoIc25hcHNob3QYASABKAsyHy5hZ2VudG1lc2guYWdlbnQudjEuUnVuU25hcHNob3RIABIvCgVldmVudBgCIAEoCzIeLmFnZW50bWVzaC5hZ2VudC52MS5BZ2VudEV2ZW50SAASMQoJY2F1Z2h0X3VwGAMgASgLMhwuYWdlbnRtZXNoLmFnZW50LnYxLkNhdWdodFVwSAASMgoJaGVhcnRiZWF0GAQgASgLMh0uYWdlbnRtZXNoLmFnZW50LnYxLkhlYXJ0YmVhdEgAEjMKCm9wZW5faXRlbXMYBSABKAsyHS5hZ2VudG1lc2guYWdlbnQudjEuT3Blbkl0ZW1zSABCBwoFZnJhbWUiowEKC1J1blNuYXBzaG90EiQKA3J1bhgBIAEoCzIXLmFnZW50bWVzaC5hZ2VudC52MS5SdW4SLQoIbWVzc2FnZXMYAiADKAsyGy5hZ2VudG1lc2guYWdlbnQudjEuTWVzc2FnZRIRCglhc19vZl9zZXEYAyABKAMSLAoHc2Vzc2lvbhgEIAEoCzIbLmFnZW50bWVzaC5hZ2VudC52MS5TZXNzaW9uIhcKCENhdWdodFVwEgsKA3NlcRgBIAEoAyI1CglIZWFydGJlYXQSKAoEdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAyogcKClJ1blNlcnZpY2USgAEKCFN0YXJ0UnVuEiMuYWdlbnRtZXNoLmFnZW50LnYxLlN0YXJ0UnVuUmVxdWVzdBokLmFnZW50bWVzaC5hZ2VudC52MS5TdGFydFJ1blJlc3BvbnNlIimKtRgOCgphZ2VudHM6cnVuEAGC0+STAhE6ASoiDC9hcGkvdjEvcnVucxKHAQoGR2V0UnVuEiEuYWdlbnRtZXNoLmFnZW50LnYxLkdldFJ1blJlcXVlc3QaIi5hZ2VudG1lc2guYWdlbnQudjEuR2V0UnVuUmVzcG9uc2UiNpACAYq1GA0KCXJ1bnM6cmVhZBABgtPkkwIcYgNydW4SFS9hcGkvdjEvcnVucy97cnVuX2lkfRJ/CghMaXN0UnVucxIjLmFnZW50bWVzaC5hZ2VudC52MS5MaXN0UnVuc1JlcXVlc3QaJC5hZ2VudG1lc2guYWdlbnQudjEuTGlzdFJ1bnNSZXNwb25zZSIokAIBirUYDQoJcnVuczpyZWFkEAGC0+STAg4SDC9hcGkvdjEvcnVucxKTAQoJQ2FuY2VsUnVuEiQuYWdlbnRtZXNoLmFnZW50LnYxLkNhbmNlbFJ1blJlcXVlc3QaJS5hZ2VudG1lc2guYWdlbnQudjEuQ2FuY2VsUnVuUmVzcG9uc2UiOYq1GA4KCnJ1bnM6d3JpdGUQAYLT5JMCIToBKiIcL2FwaS92MS9ydW5zL3tydW5faWR9OmNhbmNlbBKeAQoNTGlzdFJ1bkV2ZW50cxIoLmFnZW50bWVzaC5hZ2VudC52MS5MaXN0UnVuRXZlbnRzUmVxdWVzdBopLmFnZW50bWVzaC5hZ2VudC52MS5MaXN0UnVuRXZlbnRzUmVzcG9uc2UiOJACAYq1GA0KCXJ1bnM6cmVhZBABgtPkkwIeEhwvYXBpL3YxL3J1bnMve3J1bl9pZH0vZXZlbnRzEs4BCg9TdHJlYW1SdW5FdmVudHMSKi5hZ2VudG1lc2guYWdlbnQudjEuU3RyZWFtUnVuRXZlbnRzUmVxdWVzdBorLmFnZW50bWVzaC5hZ2VudC52MS5TdHJlYW1SdW5FdmVudHNSZXNwb25zZSJgkAIBirUYDQoJcnVuczpyZWFkEAGStRgdCglldmVudC5zZXEaBWZyYW1lIglhZnRlcl9zZXGC0+STAiUSIy9hcGkvdjEvcnVucy97cnVuX2lkfS9ldmVudHM6c3RyZWFtMAFiBnByb3RvMw", [file_agentmesh_agent_v1_agent_event, file_agentmesh_agent_v1_chat_service, file_agentmesh_agent_v1_run, file_agentmesh_agent_v1_session_service, file_agentmesh_common_v1_auth_option, file_agentmesh_common_v1_content, file_agentmesh_common_v1_sse_option, file_buf_validate_validate, file_google_api_annotations, file_google_api_field_behavior, file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp]);
+  fileDesc("CiRhZ2VudG1lc2gvYWdlbnQvdjEvcnVuX3NlcnZpY2UucHJvdG8SEmFnZW50bWVzaC5hZ2VudC52MSLpAgoPU3RhcnRSdW5SZXF1ZXN0Eh8KB21lc3NhZ2UYASABKAlCDuBBArpICHIGEAEYoI0GEhwKCnNlc3Npb25faWQYAiABKAlCCLpIBXIDGIABEhoKCGFnZW50X2lkGAMgASgJQgi6SAVyAxiAARI/CgthdHRhY2htZW50cxgEIAMoCzIgLmFnZW50bWVzaC5jb21tb24udjEuQ29udGVudFBhcnRCCLpIBZIBAhAKEhwKCnJlcXVlc3RfaWQYBSABKAlCCLpIBXIDGIABEh0KC2VuZF91c2VyX2lkGAYgASgJQgi6SAVyAxiAARIoCgdjb250ZXh0GAcgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBISCgpiYWNrZ3JvdW5kGAogASgIEj8KCnRpbWVfbGltaXQYCyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CELpIDaoBCiIECICjBTICCAEiVQoQU3RhcnRSdW5SZXNwb25zZRIkCgNydW4YASABKAsyFy5hZ2VudG1lc2guYWdlbnQudjEuUnVuEhsKE2FwcGxpZWRfdGhyb3VnaF9zZXEYAiABKAMiLgoNR2V0UnVuUmVxdWVzdBIdCgZydW5faWQYASABKAlCDeBBArpIB3IFEAEYgAEiNgoOR2V0UnVuUmVzcG9uc2USJAoDcnVuGAEgASgLMhcuYWdlbnRtZXNoLmFnZW50LnYxLlJ1biKjAgoPTGlzdFJ1bnNSZXF1ZXN0EhoKCXBhZ2Vfc2l6ZRgBIAEoBUIHukgEGgIoABIcCgpwYWdlX3Rva2VuGAIgASgJQgi6SAVyAxiAEBIcCgpzZXNzaW9uX2lkGAMgASgJQgi6SAVyAxiAARIaCghhZ2VudF9pZBgEIAEoCUIIukgFcgMYgAESNQoFc3RhdGUYBSABKA4yHC5hZ2VudG1lc2guYWdlbnQudjEuUnVuU3RhdGVCCLpIBYIBAhABEjEKDWNyZWF0ZWRfYWZ0ZXIYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjIKDmNyZWF0ZWRfYmVmb3JlGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJSChBMaXN0UnVuc1Jlc3BvbnNlEiUKBHJ1bnMYASADKAsyFy5hZ2VudG1lc2guYWdlbnQudjEuUnVuEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJPChBDYW5jZWxSdW5SZXF1ZXN0Eh0KBnJ1bl9pZBgBIAEoCUIN4EECukgHcgUQARiAARIcCgpyZXF1ZXN0X2lkGAIgASgJQgi6SAVyAxiAASJWChFDYW5jZWxSdW5SZXNwb25zZRIkCgNydW4YASABKAsyFy5hZ2VudG1lc2guYWdlbnQudjEuUnVuEhsKE2FwcGxpZWRfdGhyb3VnaF9zZXEYAiABKAMiiwEKFExpc3RSdW5FdmVudHNSZXF1ZXN0Eh0KBnJ1bl9pZBgBIAEoCUIN4EECukgHcgUQARiAARIaCglwYWdlX3NpemUYAiABKAVCB7pIBBoCKAASHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMYgBASGgoJYWZ0ZXJfc2VxGAQgASgDQge6SAQiAigAIpMBChVMaXN0UnVuRXZlbnRzUmVzcG9uc2USLgoGZXZlbnRzGAEgAygLMh4uYWdlbnRtZXNoLmFnZW50LnYxLkFnZW50RXZlbnQSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJEjEKCHNuYXBzaG90GAMgASgLMh8uYWdlbnRtZXNoLmFnZW50LnYxLlJ1blNuYXBzaG90Ip0BChZTdHJlYW1SdW5FdmVudHNSZXF1ZXN0Eh0KBnJ1bl9pZBgBIAEoCUIN4EECukgHcgUQARiAARIaCglhZnRlcl9zZXEYAiABKANCB7pIBCICKAASEQoJbGl2ZV9vbmx5GAMgASgIEh0KBXR5cGVzGAQgAygJQg66SAuSAQgQMiIEcgIYQBIWCg5vbWl0X3RyYW5zaWVudBgFIAEoCCKkAgoXU3RyZWFtUnVuRXZlbnRzUmVzcG9uc2USMwoIc25hcHNob3QYASABKAsyHy5hZ2VudG1lc2guYWdlbnQudjEuUnVuU25hcHNob3RIABIvCgVldmVudBgCIAEoCzIeLmFnZW50bWVzaC5hZ2VudC52MS5BZ2VudEV2ZW50SAASMQoJY2F1Z2h0X3VwGAMgASgLMhwuYWdlbnRtZXNoLmFnZW50LnYxLkNhdWdodFVwSAASMgoJaGVhcnRiZWF0GAQgASgLMh0uYWdlbnRtZXNoLmFnZW50LnYxLkhlYXJ0YmVhdEgAEjMKCm9wZW5faXRlbXMYBSABKAsyHS5hZ2VudG1lc2guYWdlbnQudjEuT3Blbkl0ZW1zSABCBwoFZnJhbWUiowEKC1J1blNuYXBzaG90EiQKA3J1bhgBIAEoCzIXLmFnZW50bWVzaC5hZ2VudC52MS5SdW4SLQoIbWVzc2FnZXMYAiADKAsyGy5hZ2VudG1lc2guYWdlbnQudjEuTWVzc2FnZRIRCglhc19vZl9zZXEYAyABKAMSLAoHc2Vzc2lvbhgEIAEoCzIbLmFnZW50bWVzaC5hZ2VudC52MS5TZXNzaW9uIhcKCENhdWdodFVwEgsKA3NlcRgBIAEoAyI1CglIZWFydGJlYXQSKAoEdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiZQoWTGlzdERlYWRMZXR0ZXJzUmVxdWVzdBIaCglwYWdlX3NpemUYASABKAVCB7pIBBoCKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMYgBASEQoJb3Blbl9vbmx5GAMgASgIImgKF0xpc3REZWFkTGV0dGVyc1Jlc3BvbnNlEjQKDGRlYWRfbGV0dGVycxgBIAMoCzIeLmFnZW50bWVzaC5hZ2VudC52MS5EZWFkTGV0dGVyEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSLIAgoKRGVhZExldHRlchIOCgZydW5faWQYASABKAkSEgoKc2Vzc2lvbl9pZBgCIAEoCRIQCghhZ2VudF9pZBgDIAEoCRITCgtlbmRfdXNlcl9pZBgEIAEoCRIPCgdzdWJqZWN0GAUgASgJEg4KBnJlYXNvbhgGIAEoCRIPCgdtZXNzYWdlGAcgASgJEhAKCGF0dGVtcHRzGAggASgFEi4KCnF1ZXVlX3RpbWUYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi0KCWRlYWRfdGltZRgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASGgoScmVkcml2ZW5fYnlfcnVuX2lkGAsgASgJEjAKDHJlZHJpdmVfdGltZRgMIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiVwoYUmVkcml2ZURlYWRMZXR0ZXJSZXF1ZXN0Eh0KBnJ1bl9pZBgBIAEoCUIN4EECukgHcgUQARiAARIcCgpyZXF1ZXN0X2lkGAIgASgJQgi6SAVyAxiAASJBChlSZWRyaXZlRGVhZExldHRlclJlc3BvbnNlEiQKA3J1bhgBIAEoCzIXLmFnZW50bWVzaC5hZ2VudC52MS5SdW4y+AkKClJ1blNlcnZpY2USgAEKCFN0YXJ0UnVuEiMuYWdlbnRtZXNoLmFnZW50LnYxLlN0YXJ0UnVuUmVxdWVzdBokLmFnZW50bWVzaC5hZ2VudC52MS5TdGFydFJ1blJlc3BvbnNlIimKtRgOCgphZ2VudHM6cnVuEAGC0+STAhE6ASoiDC9hcGkvdjEvcnVucxKHAQoGR2V0UnVuEiEuYWdlbnRtZXNoLmFnZW50LnYxLkdldFJ1blJlcXVlc3QaIi5hZ2VudG1lc2guYWdlbnQudjEuR2V0UnVuUmVzcG9uc2UiNpACAYq1GA0KCXJ1bnM6cmVhZBABgtPkkwIcYgNydW4SFS9hcGkvdjEvcnVucy97cnVuX2lkfRJ/CghMaXN0UnVucxIjLmFnZW50bWVzaC5hZ2VudC52MS5MaXN0UnVuc1JlcXVlc3QaJC5hZ2VudG1lc2guYWdlbnQudjEuTGlzdFJ1bnNSZXNwb25zZSIokAIBirUYDQoJcnVuczpyZWFkEAGC0+STAg4SDC9hcGkvdjEvcnVucxKTAQoJQ2FuY2VsUnVuEiQuYWdlbnRtZXNoLmFnZW50LnYxLkNhbmNlbFJ1blJlcXVlc3QaJS5hZ2VudG1lc2guYWdlbnQudjEuQ2FuY2VsUnVuUmVzcG9uc2UiOYq1GA4KCnJ1bnM6d3JpdGUQAYLT5JMCIToBKiIcL2FwaS92MS9ydW5zL3tydW5faWR9OmNhbmNlbBKeAQoNTGlzdFJ1bkV2ZW50cxIoLmFnZW50bWVzaC5hZ2VudC52MS5MaXN0UnVuRXZlbnRzUmVxdWVzdBopLmFnZW50bWVzaC5hZ2VudC52MS5MaXN0UnVuRXZlbnRzUmVzcG9uc2UiOJACAYq1GA0KCXJ1bnM6cmVhZBABgtPkkwIeEhwvYXBpL3YxL3J1bnMve3J1bl9pZH0vZXZlbnRzEs4BCg9TdHJlYW1SdW5FdmVudHMSKi5hZ2VudG1lc2guYWdlbnQudjEuU3RyZWFtUnVuRXZlbnRzUmVxdWVzdBorLmFnZW50bWVzaC5hZ2VudC52MS5TdHJlYW1SdW5FdmVudHNSZXNwb25zZSJgkAIBirUYDQoJcnVuczpyZWFkEAGStRgdCglldmVudC5zZXEaBWZyYW1lIglhZnRlcl9zZXGC0+STAiUSIy9hcGkvdjEvcnVucy97cnVuX2lkfS9ldmVudHM6c3RyZWFtMAESnAEKD0xpc3REZWFkTGV0dGVycxIqLmFnZW50bWVzaC5hZ2VudC52MS5MaXN0RGVhZExldHRlcnNSZXF1ZXN0GisuYWdlbnRtZXNoLmFnZW50LnYxLkxpc3REZWFkTGV0dGVyc1Jlc3BvbnNlIjCQAgGKtRgNCglydW5zOnJlYWQQAYLT5JMCFhIUL2FwaS92MS9kZWFkLWxldHRlcnMStAEKEVJlZHJpdmVEZWFkTGV0dGVyEiwuYWdlbnRtZXNoLmFnZW50LnYxLlJlZHJpdmVEZWFkTGV0dGVyUmVxdWVzdBotLmFnZW50bWVzaC5hZ2VudC52MS5SZWRyaXZlRGVhZExldHRlclJlc3BvbnNlIkKKtRgOCgpydW5zOndyaXRlEAGC0+STAio6ASoiJS9hcGkvdjEvZGVhZC1sZXR0ZXJzL3tydW5faWR9OnJlZHJpdmViBnByb3RvMw", [file_agentmesh_agent_v1_agent_event, file_agentmesh_agent_v1_chat_service, file_agentmesh_agent_v1_run, file_agentmesh_agent_v1_session_service, file_agentmesh_common_v1_auth_option, file_agentmesh_common_v1_content, file_agentmesh_common_v1_sse_option, file_buf_validate_validate, file_google_api_annotations, file_google_api_field_behavior, file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp]);
 
 /**
  * What a run shall do.
@@ -596,6 +596,216 @@ export const HeartbeatSchema: GenMessage<Heartbeat> = /*@__PURE__*/
   messageDesc(file_agentmesh_agent_v1_run_service, 14);
 
 /**
+ * Which dead letters.
+ *
+ * @generated from message agentmesh.agent.v1.ListDeadLettersRequest
+ */
+export type ListDeadLettersRequest = Message<"agentmesh.agent.v1.ListDeadLettersRequest"> & {
+  /**
+   * At most this many; 0 means 50, more than 200 means 200.
+   *
+   * @generated from field: int32 page_size = 1;
+   */
+  pageSize: number;
+
+  /**
+   * next_page_token of the page before.
+   *
+   * @generated from field: string page_token = 2;
+   */
+  pageToken: string;
+
+  /**
+   * True: only those whose work was not put back.
+   *
+   * @generated from field: bool open_only = 3;
+   */
+  openOnly: boolean;
+};
+
+/**
+ * Describes the message agentmesh.agent.v1.ListDeadLettersRequest.
+ * Use `create(ListDeadLettersRequestSchema)` to create a new message.
+ */
+export const ListDeadLettersRequestSchema: GenMessage<ListDeadLettersRequest> = /*@__PURE__*/
+  messageDesc(file_agentmesh_agent_v1_run_service, 15);
+
+/**
+ * A page of dead letters.
+ *
+ * @generated from message agentmesh.agent.v1.ListDeadLettersResponse
+ */
+export type ListDeadLettersResponse = Message<"agentmesh.agent.v1.ListDeadLettersResponse"> & {
+  /**
+   * The dead letters, newest first.
+   *
+   * @generated from field: repeated agentmesh.agent.v1.DeadLetter dead_letters = 1;
+   */
+  deadLetters: DeadLetter[];
+
+  /**
+   * Token for the next page; empty on the last.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message agentmesh.agent.v1.ListDeadLettersResponse.
+ * Use `create(ListDeadLettersResponseSchema)` to create a new message.
+ */
+export const ListDeadLettersResponseSchema: GenMessage<ListDeadLettersResponse> = /*@__PURE__*/
+  messageDesc(file_agentmesh_agent_v1_run_service, 16);
+
+/**
+ * Queued work that was given up. Its run has failed with RUN_POISONED.
+ *
+ * @generated from message agentmesh.agent.v1.DeadLetter
+ */
+export type DeadLetter = Message<"agentmesh.agent.v1.DeadLetter"> & {
+  /**
+   * The run.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+
+  /**
+   * Its session.
+   *
+   * @generated from field: string session_id = 2;
+   */
+  sessionId: string;
+
+  /**
+   * Agent that was to work.
+   *
+   * @generated from field: string agent_id = 3;
+   */
+  agentId: string;
+
+  /**
+   * User that the run belongs to, if any.
+   *
+   * @generated from field: string end_user_id = 4;
+   */
+  endUserId: string;
+
+  /**
+   * Subject of its messages on the bus.
+   *
+   * @generated from field: string subject = 5;
+   */
+  subject: string;
+
+  /**
+   * Why it was given up.
+   *
+   * @generated from field: string reason = 6;
+   */
+  reason: string;
+
+  /**
+   * The last error, in words.
+   *
+   * @generated from field: string message = 7;
+   */
+  message: string;
+
+  /**
+   * Times that the server tried to begin it.
+   *
+   * @generated from field: int32 attempts = 8;
+   */
+  attempts: number;
+
+  /**
+   * When it was queued.
+   *
+   * @generated from field: google.protobuf.Timestamp queue_time = 9;
+   */
+  queueTime?: Timestamp | undefined;
+
+  /**
+   * When it was given up.
+   *
+   * @generated from field: google.protobuf.Timestamp dead_time = 10;
+   */
+  deadTime?: Timestamp | undefined;
+
+  /**
+   * Run that does its work again; empty while none does.
+   *
+   * @generated from field: string redriven_by_run_id = 11;
+   */
+  redrivenByRunId: string;
+
+  /**
+   * When that was started.
+   *
+   * @generated from field: google.protobuf.Timestamp redrive_time = 12;
+   */
+  redriveTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message agentmesh.agent.v1.DeadLetter.
+ * Use `create(DeadLetterSchema)` to create a new message.
+ */
+export const DeadLetterSchema: GenMessage<DeadLetter> = /*@__PURE__*/
+  messageDesc(file_agentmesh_agent_v1_run_service, 17);
+
+/**
+ * Which dead letter.
+ *
+ * @generated from message agentmesh.agent.v1.RedriveDeadLetterRequest
+ */
+export type RedriveDeadLetterRequest = Message<"agentmesh.agent.v1.RedriveDeadLetterRequest"> & {
+  /**
+   * Its run, `run_…`.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+
+  /**
+   * Key for safe retries, 1 to 128 characters.
+   *
+   * @generated from field: string request_id = 2;
+   */
+  requestId: string;
+};
+
+/**
+ * Describes the message agentmesh.agent.v1.RedriveDeadLetterRequest.
+ * Use `create(RedriveDeadLetterRequestSchema)` to create a new message.
+ */
+export const RedriveDeadLetterRequestSchema: GenMessage<RedriveDeadLetterRequest> = /*@__PURE__*/
+  messageDesc(file_agentmesh_agent_v1_run_service, 18);
+
+/**
+ * The run that does the work again.
+ *
+ * @generated from message agentmesh.agent.v1.RedriveDeadLetterResponse
+ */
+export type RedriveDeadLetterResponse = Message<"agentmesh.agent.v1.RedriveDeadLetterResponse"> & {
+  /**
+   * The run; in state QUEUED when this call has started it. Its retry_of is the run of the dead letter.
+   *
+   * @generated from field: agentmesh.agent.v1.Run run = 1;
+   */
+  run?: Run | undefined;
+};
+
+/**
+ * Describes the message agentmesh.agent.v1.RedriveDeadLetterResponse.
+ * Use `create(RedriveDeadLetterResponseSchema)` to create a new message.
+ */
+export const RedriveDeadLetterResponseSchema: GenMessage<RedriveDeadLetterResponse> = /*@__PURE__*/
+  messageDesc(file_agentmesh_agent_v1_run_service, 19);
+
+/**
  * Runs: the work behind chat turns, and its events.
  *
  * @generated from service agentmesh.agent.v1.RunService
@@ -661,6 +871,28 @@ export const RunService: GenService<{
     methodKind: "server_streaming";
     input: typeof StreamRunEventsRequestSchema;
     output: typeof StreamRunEventsResponseSchema;
+  },
+  /**
+   * Lists dead letters, newest first: queued runs that were given up, because the server failed to begin them again and
+   * again, or lost them again and again.
+   *
+   * @generated from rpc agentmesh.agent.v1.RunService.ListDeadLetters
+   */
+  listDeadLetters: {
+    methodKind: "unary";
+    input: typeof ListDeadLettersRequestSchema;
+    output: typeof ListDeadLettersResponseSchema;
+  },
+  /**
+   * Puts the work of a dead letter back into the queue, as a new run with the same input for whom it was before. Once
+   * only: a repeat answers with the run that the first one started.
+   *
+   * @generated from rpc agentmesh.agent.v1.RunService.RedriveDeadLetter
+   */
+  redriveDeadLetter: {
+    methodKind: "unary";
+    input: typeof RedriveDeadLetterRequestSchema;
+    output: typeof RedriveDeadLetterResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_agentmesh_agent_v1_run_service, 0);
