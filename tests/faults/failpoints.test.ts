@@ -16,6 +16,7 @@ const REACHED_WITHIN_MS = 20_000;
 /** About how often a failpoint of these files is visited before twenty runs are in flight; others once. */
 const VISITS: Readonly<Record<string, number>> = {
   "run-begin": 20,
+  activation: 5,
   runs: 20,
   "run-log": 50,
   "run-work": 15,

@@ -55,7 +55,7 @@ export async function createActors(mesh: Pick<MeshOfTwo, "gatewayUrl" | "adminKe
   };
   for (const actor of Object.values(actors)) {
     await keepOutput(mesh.database, actor);
-    await buryRun(mesh.database, actor);
+    await buryRuns(mesh.database, actor);
   }
   return actors;
 }
@@ -71,16 +71,16 @@ async function keepOutput(database: TestDatabase, { principal, owns, texts }: Ac
   );
 }
 
-/** No run of theirs has cost the server so much that it was given up, so that one can be put back. */
-async function buryRun(database: TestDatabase, { principal, owns, texts }: Actor): Promise<void> {
+/** No run of theirs has cost the server so much that it was given up. Put back as they are: a repeat answers the same. */
+async function buryRuns(database: TestDatabase, { principal, owns, texts }: Actor): Promise<void> {
   const { tenantId, userId = "" } = principal;
   await asSuperuser(
     database,
     `INSERT INTO agent.dead_letters (tenant_id, run_id, session_id, end_user_id, agent_id, subject, input, reason, message,
-       attempts, queue_time)
-     SELECT $1, r.run_id, r.session_id, $3, r.agent_id, 'agentmesh.run_work', $4, 'RUN_POISONED', $5, 5, now()
-     FROM agent.runs r WHERE r.tenant_id = $1 AND r.run_id = $2`,
-    [tenantId, owns.run[0], userId, JSON.stringify({ message: texts[0], attachments: [], context: {} }), texts[0]],
+       attempts, queue_time, redriven_by, redrive_time)
+     SELECT $1, r.run_id, r.session_id, $3, r.agent_id, 'agentmesh.run_work', $4, 'RUN_POISONED', $5, 5, now(), $6, now()
+     FROM agent.runs r WHERE r.tenant_id = $1 AND r.run_id = ANY ($2)`,
+    [tenantId, owns.run, userId, JSON.stringify({ message: texts[0] }), texts[0], owns.run[0]],
   );
 }
 

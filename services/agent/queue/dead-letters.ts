@@ -41,7 +41,8 @@ export class DeadLetters {
     const key = { schema: "agent", call, method: "RunService.RedriveDeadLetter", requestId, request };
     const letter = await tenant(database, call, (tx) => find(tx, runId, reach));
     if (letter.redriven_by !== null) return tenant(database, call, (tx) => redriven(tx, letter));
-    const input = storedInput(letter);
+    // Whoever waited for it has long gone.
+    const input = { ...storedInput(letter), background: true as const };
     const ids = { runId: newId("run"), newSessionId: letter.session_id };
     const prepared = await prepareRun(this.#deps, { ...call, principal: letter.principal }, input, ids);
     return tenant(database, call, async (tx) => {

@@ -1,7 +1,6 @@
 import type { Bus } from "#platform/bus/bus.ts";
 import { newId } from "#platform/id.ts";
 import type { Database } from "#platform/postgres/database.ts";
-import { failpoint } from "#platform/process/failpoint.ts";
 import type { Log } from "#platform/telemetry/log.ts";
 import { timedOut } from "../runs/run-failure.ts";
 import { workSubject } from "../runs/run-subject.ts";
@@ -100,7 +99,6 @@ export class Dispatcher {
     const limits = { perTenant, limit: BATCH, dueInMs: orphanAfterMs };
     const due = await database.worker((tx) => takeDue(tx, limits), { signal });
     if (due.length === 0) return;
-    failpoint("dispatcher.after-take");
     const sent = await Promise.all(due.map((run) => this.#publish(run)));
     const unsent = due.filter((_, i) => sent[i] === false);
     if (unsent.length > 0) await database.worker((tx) => giveBack(tx, unsent, BUS_AWAY_MS), { signal });

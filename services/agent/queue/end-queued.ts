@@ -1,7 +1,6 @@
 import { toBinary } from "@bufbuild/protobuf";
 import { type AgentEvent, AgentEventSchema } from "#gen/agentmesh/agent/v1/agent_event_pb.ts";
 import type { Database } from "#platform/postgres/database.ts";
-import { failpoint } from "#platform/process/failpoint.ts";
 import type { Call } from "#platform/rpc/call.ts";
 import { durableEvent } from "../runs/event-envelope.ts";
 import { endEntry, type RunEnd } from "../runs/run-end.ts";
@@ -39,7 +38,6 @@ export async function endQueued(
       const seq = run.last_seq + 1n;
       const terminal = durableEvent(ids, seq, run.last_seq, entry.body);
       const row = { seq, type: terminal.type, event: toBinary(AgentEventSchema, terminal) };
-      failpoint("end-queued.before-store");
       // Nobody owns it: the fence is that its place in the queue is locked.
       const fence = { tenantId, runId, owner: run.owner, epoch: run.epoch };
       await writeRun(tx, fence, { events: [row], lastSeq: seq, openStep: 0, end: entry.end }, "last");
