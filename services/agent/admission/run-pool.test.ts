@@ -44,6 +44,33 @@ async function settle(): Promise<void> {
 }
 
 describe("RunPool", () => {
+  test("work that can wait elsewhere gets a permit at once or none: not the last ones, not before who waits, not above its share", async () => {
+    await using pool = poolOf({ maxRuns: 5 });
+    const ask = (tenantId = "ten_a", tenantLimit = 100) =>
+      pool.tryEnter({ tenantId, holder: `h${made++}`, tenantLimit });
+    const held = [await ask(), await ask(), await ask()];
+    assert.ok(held.every((permit) => permit !== undefined));
+    assert.equal(await ask("ten_b", 0), undefined, "its tenant's share is used up");
+    const fourth = await ask();
+    assert.equal(await ask(), undefined, "a fifth of the process is kept for those who will not wait");
+    await enter(pool, "ten_a");
+    const waiting = enter(pool, "ten_a");
+    await settle();
+    assert.deepEqual(pool.use, { working: 5, waiting: 1 });
+    fourth?.[Symbol.dispose]();
+    (await waiting)[Symbol.dispose]();
+    for (const permit of held) permit?.[Symbol.dispose]();
+    await settle();
+    assert.deepEqual(pool.use, { working: 1, waiting: 0 });
+    const leaving = new AbortController();
+    const parked = enter(pool, "ten_c", { tenantLimit: 0, signal: leaving.signal });
+    await settle();
+    assert.equal(await ask("ten_c"), undefined, "another run of its tenant waits for the share");
+    assert.notEqual(await ask("ten_d"), undefined, "which is nothing to other tenants");
+    leaving.abort();
+    await assert.rejects(parked);
+  });
+
   test("a run that its process has lost to itself holds one permit, until its newest work is over", async () => {
     const permits = new EmbeddedPermits();
     await using pool = poolOf({ permits });

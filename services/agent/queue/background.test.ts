@@ -5,6 +5,7 @@ import { fromBinary } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { type Run, RunState } from "#gen/agentmesh/agent/v1/run_pb.ts";
 import { type RunEnded, RunEndedSchema } from "#gen/agentmesh/event/v1/bus_pb.ts";
+import { RetryInfoSchema } from "#gen/google/rpc/error_details_pb.ts";
 import { newId } from "#platform/id.ts";
 import { factsOf, reasonOf } from "#platform/rpc/errors.ts";
 import type { Principal } from "#platform/rpc/principal.ts";
@@ -14,6 +15,7 @@ import { says } from "#platform/testing/model-server/turn.ts";
 import { skipWithoutPostgres } from "#platform/testing/private-postgres.ts";
 import { callAs, principalOf } from "#platform/testing/service-under-test.ts";
 import { type AgentMesh, openAgentMesh } from "../testing/agent-mesh.ts";
+import { eventually, plantQueued } from "../testing/queued.ts";
 import { assertWellFormed, read } from "../testing/watching.ts";
 
 const LONG = "[[slow 20]] [[deltas 2000]] tell me a story";
@@ -23,7 +25,7 @@ describe("a run in the background", { skip: skipWithoutPostgres() }, () => {
   let me: Principal;
   before(async () => {
     mesh = await openAgentMesh({
-      agent: { pool: { runs: 5 }, queue: { sweep_interval: "100ms", orphan_after: "1s" } },
+      agent: { pool: { runs: 5 }, queue: { sweep_interval: "100ms", orphan_after: "1s", max_queued_per_tenant: 3 } },
     });
   });
   after(() => mesh[Symbol.asyncDispose]());
@@ -208,5 +210,59 @@ describe("a run in the background", { skip: skipWithoutPostgres() }, () => {
     const gone = await rejection(mesh.one.runs.getRun({ runId }, callAs(me)));
     assert.ok(gone instanceof ConnectError && gone.code === Code.NotFound);
     assert.equal(await count("queued_runs"), 0);
+  });
+
+  test("one too many is refused, and told when to come again", async () => {
+    const makeRoom = await full();
+    const queued = [await queue(), await queue(), await queue()];
+    const refused = await rejection(queue());
+    assert.ok(refused instanceof ConnectError);
+    assert.deepEqual([reasonOf(refused), factsOf(refused)["scope"]], ["CONCURRENCY_LIMIT", "queue"]);
+    assert.equal(refused.findDetails(RetryInfoSchema).length, 1);
+    assert.equal(await count("runs"), 4);
+    await makeRoom();
+    for (const { runId } of queued) await ended(runId);
+  });
+
+  test("whose every try was lost with its process is given up, and so is one that cost its owners", async () => {
+    const [lost] = await plantQueued(mesh, me, { dueInMs: 60_000 });
+    await rows("UPDATE agent.queued_runs SET attempts = 5, due_at = now()");
+    assert.equal((await ended(lost?.runId ?? "")).state, RunState.FAILED);
+    const { runId, sessionId } = await queue({ message: LONG });
+    const reading = read(mesh.one, me, runId);
+    await reading.until(() => reading.events.length > 1, "it to begin");
+    await rows(
+      "UPDATE agent.runs SET attempt = 5, owner = 'ins_gone', epoch = 9, lease_expires = now() WHERE state = 2",
+    );
+    assert.equal((await ended(runId)).state, RunState.FAILED);
+    const { deadLetters } = await mesh.one.runs.listDeadLetters({}, callAs(me));
+    assert.deepEqual(
+      deadLetters.map((letter) => [letter.runId, letter.reason]),
+      [
+        [runId, "RUN_POISONED"],
+        [lost?.runId, "RUN_POISONED"],
+      ],
+    );
+    assert.deepEqual(
+      (await announced()).map(({ state, reason }) => [state, reason]),
+      Array(2).fill(["failed", "RUN_POISONED"]),
+    );
+    mesh.model.reset();
+    mesh.model.script(says("At last."));
+    const { run } = await mesh.one.runs.redriveDeadLetter({ runId }, callAs(me));
+    assert.equal(run?.sessionId, sessionId);
+    assert.equal((await ended(run?.runId ?? "")).state, RunState.COMPLETED);
+  });
+
+  test("is counted: those that wait, and what became of each try", async () => {
+    const makeRoom = await full();
+    const { runId } = await queue();
+    const shown = () => mesh.one.metrics.text();
+    await eventually(async () => /agent_queue_runs [1-9]/.test(await shown()), "the gauge");
+    const parked = `agent_queue_activations_total{tenant_id="${me.tenantId}",outcome="no_room"}`;
+    await eventually(async () => (await shown()).includes(parked), "a try in vain");
+    await makeRoom();
+    await ended(runId);
+    assert.ok((await shown()).includes(parked.replace("no_room", "begun")));
   });
 });

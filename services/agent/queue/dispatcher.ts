@@ -5,7 +5,7 @@ import type { Log } from "#platform/telemetry/log.ts";
 import { timedOut } from "../runs/run-failure.ts";
 import { workSubject } from "../runs/run-subject.ts";
 import { QUEUE_TOPIC } from "../store/queue-parts.ts";
-import { giveBack, type RunOfTenant, takeDue, takeExpired } from "../store/queue-store.ts";
+import { countWaiting, giveBack, type RunOfTenant, takeDue, takeExpired } from "../store/queue-store.ts";
 import { type EndQueuedDeps, endQueued } from "./end-queued.ts";
 import { workMessage } from "./enqueue.ts";
 
@@ -26,6 +26,8 @@ export interface DispatcherOptions extends EndQueuedDeps {
   /** How long a queued run is left to whoever the bus told of it. */
   orphanAfterMs: number;
   onDispatched(run: RunOfTenant): void;
+  /** Told how many runs of all tenants wait. */
+  onCounted(waiting: number): void;
 }
 
 /**
@@ -40,7 +42,7 @@ export class Dispatcher {
   #unfollow: (() => void) | undefined;
   #looking: Promise<void> | undefined;
   #again = false;
-  #expiryIsDue = true;
+  #wholeLook = true;
 
   constructor(options: DispatcherOptions) {
     this.#options = options;
@@ -49,7 +51,7 @@ export class Dispatcher {
   start(): void {
     const { database, everyMs } = this.#options;
     this.#timer = setInterval(() => {
-      this.#expiryIsDue = true;
+      this.#wholeLook = true;
       this.nudge();
     }, everyMs);
     // A run of this process has ended, and its session's next one is due.
@@ -76,32 +78,41 @@ export class Dispatcher {
     while (this.#again && !this.#stopped.signal.aborted) {
       this.#again = false;
       try {
-        if (this.#expiryIsDue) await this.#endExpired();
-        await this.#dispatchDue();
+        const { due, expired } = await this.#take();
+        for (const run of expired) await endQueued(this.#options, run, timedOut(), { signal: this.#stopped.signal });
+        await this.#dispatch(due);
       } catch (error) {
         if (!this.#stopped.signal.aborted) this.#options.log.warn({ err: error }, "agent.queue.look_failed");
       }
     }
   }
 
-  async #endExpired(): Promise<void> {
-    const { database } = this.#options;
-    const { signal } = this.#stopped;
-    const expired = await database.worker((tx) => takeExpired(tx, BATCH), { signal });
-    for (const run of expired) await endQueued(this.#options, run, timedOut(), { signal });
-    this.#expiryIsDue = expired.length === BATCH;
-    this.#again ||= this.#expiryIsDue;
+  /** What is due; and in every regular look whose time is over, and how many wait. */
+  async #take(): Promise<{ due: RunOfTenant[]; expired: RunOfTenant[] }> {
+    const { database, perTenant, orphanAfterMs, onCounted } = this.#options;
+    const limits = { perTenant, limit: BATCH, dueInMs: orphanAfterMs };
+    const whole = this.#wholeLook;
+    const taken = await database.worker(
+      async (tx) => ({
+        expired: whole ? await takeExpired(tx, BATCH) : [],
+        due: await takeDue(tx, limits),
+        waiting: whole ? await countWaiting(tx) : undefined,
+      }),
+      { signal: this.#stopped.signal },
+    );
+    if (taken.waiting !== undefined) onCounted(taken.waiting);
+    this.#wholeLook = taken.expired.length === BATCH;
+    this.#again ||= this.#wholeLook;
+    return taken;
   }
 
-  async #dispatchDue(): Promise<void> {
-    const { database, perTenant, orphanAfterMs } = this.#options;
-    const { signal } = this.#stopped;
-    const limits = { perTenant, limit: BATCH, dueInMs: orphanAfterMs };
-    const due = await database.worker((tx) => takeDue(tx, limits), { signal });
+  async #dispatch(due: readonly RunOfTenant[]): Promise<void> {
     if (due.length === 0) return;
     const sent = await Promise.all(due.map((run) => this.#publish(run)));
     const unsent = due.filter((_, i) => sent[i] === false);
-    if (unsent.length > 0) await database.worker((tx) => giveBack(tx, unsent, BUS_AWAY_MS), { signal });
+    if (unsent.length === 0) return;
+    const { signal } = this.#stopped;
+    await this.#options.database.worker((tx) => giveBack(tx, unsent, BUS_AWAY_MS), { signal });
   }
 
   /** False when the bus did not take it. One that the bus has and nobody has begun yet is as good as sent. */

@@ -7,6 +7,7 @@ export function queueEvents(log: Log, metrics: Metrics): QueueEvents {
   const dispatched = metrics.counter("agent_queue_dispatches_total", "Queued runs that were brought to the bus again", [
     "tenant_id",
   ]);
+  const waiting = metrics.gauge("agent_queue_runs", "Runs of all tenants that wait in the queue", []);
   const activations = metrics.counter(
     "agent_queue_activations_total",
     "Tries to begin a queued run, by what became of it",
@@ -15,6 +16,7 @@ export function queueEvents(log: Log, metrics: Metrics): QueueEvents {
   const refused = metrics.counter("agent_queue_messages_refused_total", "Messages of the queue that are none", []);
   return {
     runDispatched: (tenant_id) => dispatched.inc({ tenant_id }),
+    runsWait: (count) => waiting.set({}, count),
     runActivated(tenant_id, run_id, outcome) {
       activations.inc({ tenant_id, outcome });
       if (outcome === "dead") {

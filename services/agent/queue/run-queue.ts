@@ -12,7 +12,9 @@ const PARALLELISM = 8;
 /** To begin one run; asking for the agent is the longest part. */
 const ACTIVATION_MS = 30_000;
 
-export interface RunQueueOptions extends Omit<ActivationDeps, "onFailure">, Omit<DispatcherOptions, "onDispatched"> {
+export interface RunQueueOptions
+  extends Omit<ActivationDeps, "onFailure">,
+    Omit<DispatcherOptions, "onDispatched" | "onCounted"> {
   bus: Bus;
   log: Log;
   events: QueueEvents;
@@ -21,6 +23,8 @@ export interface RunQueueOptions extends Omit<ActivationDeps, "onFailure">, Omit
 /** What happens in the queue, as it is seen from outside. No method throws. */
 export interface QueueEvents {
   runDispatched(tenantId: string): void;
+  /** How many runs of all tenants wait now. */
+  runsWait(count: number): void;
   runActivated(tenantId: string, runId: string, outcome: Activated): void;
   activationFailed(tenantId: string, runId: string, attempts: number, error: unknown): void;
   /** A message of the queue that is none. */
@@ -36,7 +40,11 @@ export class RunQueue {
   constructor(options: RunQueueOptions) {
     const { events } = options;
     this.#options = options;
-    this.#dispatcher = new Dispatcher({ ...options, onDispatched: ({ tenantId }) => events.runDispatched(tenantId) });
+    this.#dispatcher = new Dispatcher({
+      ...options,
+      onDispatched: ({ tenantId }) => events.runDispatched(tenantId),
+      onCounted: events.runsWait,
+    });
   }
 
   async start(): Promise<void> {

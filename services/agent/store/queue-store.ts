@@ -181,6 +181,12 @@ export async function takeDue(
   return rows.map(({ tenant_id, run_id }) => ({ tenantId: tenant_id, runId: run_id }));
 }
 
+/** How many runs of all tenants wait. Worker role. */
+export async function countWaiting(tx: Tx): Promise<number> {
+  const row = await tx.one<{ n: number }>("SELECT count(*)::int AS n FROM agent.queued_runs WHERE due_at IS NOT NULL");
+  return row?.n ?? 0;
+}
+
 /** Makes runs due that could not be dispatched. Worker role. */
 export async function giveBack(tx: Tx, runs: readonly RunOfTenant[], dueInMs: number): Promise<void> {
   await tx.execute(
