@@ -91,6 +91,25 @@ describe("a run that waits for people", { skip: skipWithoutPostgres() }, () => {
     assert.deepEqual(cause, ["approval_resolved"]);
   });
 
+  test("waits no longer than its own time limit", async () => {
+    mesh.model.script({ content: [toolUse("pay", { amount: 5 })] });
+    const { run } = await mesh.one.runs.startRun({ message: "pay", timeLimit: { seconds: 2n } }, callAs(me));
+    const { runId = "", sessionId = "" } = run ?? {};
+    await inState(mesh.one, me, runId, RunState.SUSPENDED);
+    const reading = read(mesh.two, me, runId);
+    assert.equal(await reading.ended, undefined);
+    const events = await storedEvents(mesh, me, runId);
+    assertWellFormed(events);
+    const end = events.at(-1)?.payload;
+    assert.ok(end?.case === "runFailed");
+    assert.match(end.value.error?.message ?? "", /time limit/);
+    const [approval] = await approvalsOfRun(mesh.two, boss, runId);
+    assert.notEqual(approval?.state, ApprovalState.PENDING);
+    mesh.model.script(says("Free."));
+    const next = await mesh.one.chat.chat({ message: "and now?", sessionId }, callAs(me));
+    assert.equal(next.response, "Free.");
+  });
+
   test("Chat answers that it waits, and for what; a repeated one attaches to what has become of it", async () => {
     mesh.model.script({ content: [toolUse("pay", { amount: 7 })] }, says("Paid."));
     const request = { message: "pay", requestId: "req-chat" };

@@ -2,11 +2,18 @@ import type { Bus } from "#platform/bus/bus.ts";
 import { newId } from "#platform/id.ts";
 import type { Database } from "#platform/postgres/database.ts";
 import type { Log } from "#platform/telemetry/log.ts";
-import { timedOut } from "../runs/run-failure.ts";
 import { workSubject } from "../runs/run-subject.ts";
 import { QUEUE_TOPIC } from "../store/queue-parts.ts";
-import { countWaiting, giveBack, type RunOfTenant, takeDue, takeExpired } from "../store/queue-store.ts";
-import { type EndQueuedDeps, endQueued } from "./end-queued.ts";
+import {
+  countWaiting,
+  type ExpiredRun,
+  giveBack,
+  type RunOfTenant,
+  takeDue,
+  takeExpired,
+} from "../store/queue-store.ts";
+import { endExpired } from "./end-expired.ts";
+import type { EndQueuedDeps } from "./end-queued.ts";
 import { workMessage } from "./enqueue.ts";
 
 /** Runs that are dispatched, or ended, at a time. */
@@ -79,16 +86,23 @@ export class Dispatcher {
       this.#again = false;
       try {
         const { due, expired } = await this.#take();
-        for (const run of expired) await endQueued(this.#options, run, timedOut(), { signal: this.#stopped.signal });
+        for (const run of expired) {
+          // One that cannot be ended must not keep the others.
+          await endExpired(this.#options, run, this.#stopped.signal).catch((error: unknown) => this.#failed(error));
+        }
         await this.#dispatch(due);
       } catch (error) {
-        if (!this.#stopped.signal.aborted) this.#options.log.warn({ err: error }, "agent.queue.look_failed");
+        this.#failed(error);
       }
     }
   }
 
+  #failed(error: unknown): void {
+    if (!this.#stopped.signal.aborted) this.#options.log.warn({ err: error }, "agent.queue.look_failed");
+  }
+
   /** What is due; and in every regular look whose time is over, and how many wait. */
-  async #take(): Promise<{ due: RunOfTenant[]; expired: RunOfTenant[] }> {
+  async #take(): Promise<{ due: RunOfTenant[]; expired: ExpiredRun[] }> {
     const { database, perTenant, orphanAfterMs, onCounted } = this.#options;
     const limits = { perTenant, limit: BATCH, dueInMs: orphanAfterMs };
     const whole = this.#wholeLook;

@@ -1,3 +1,4 @@
+import type { RunState } from "#gen/agentmesh/agent/v1/run_pb.ts";
 import type { Tx } from "#platform/postgres/database.ts";
 import type { Principal } from "#platform/rpc/principal.ts";
 import { RUN_COLUMNS, type RunRow, type RunRowAsText, runRow, SEQ_BLOCK } from "./run-store.ts";
@@ -197,11 +198,16 @@ export async function giveBack(tx: Tx, runs: readonly RunOfTenant[], dueInMs: nu
   );
 }
 
-/** Runs that nobody works on and whose time is over. Worker role. */
-export async function takeExpired(tx: Tx, limit: number): Promise<RunOfTenant[]> {
-  const rows = await tx.query<{ tenant_id: string; run_id: string }>(
-    `SELECT tenant_id, run_id FROM agent.runs WHERE state = 1 AND deadline < now() ORDER BY deadline LIMIT $1`,
+/** A run that nobody works on. */
+export interface ExpiredRun extends RunOfTenant {
+  state: RunState;
+}
+
+/** Runs that nobody works on, because they wait for room or for people, and whose time is over. Worker role. */
+export async function takeExpired(tx: Tx, limit: number): Promise<ExpiredRun[]> {
+  return tx.query<ExpiredRun>(
+    `SELECT tenant_id AS "tenantId", run_id AS "runId", state FROM agent.runs
+     WHERE state IN (1, 3) AND deadline < now() ORDER BY deadline LIMIT $1`,
     [limit],
   );
-  return rows.map(({ tenant_id, run_id }) => ({ tenantId: tenant_id, runId: run_id }));
 }
