@@ -56,13 +56,11 @@ const SETTINGS = {
   AGENTMESH_AGENT__LEASE: `${LEASE_MS}ms`,
   AGENTMESH_AGENT__HEARTBEAT: "300ms",
   AGENTMESH_AGENT__REAPER_INTERVAL: "200ms",
-  // A queued run of a process that died beginning it is as soon begun by another.
-  AGENTMESH_AGENT__QUEUE__ORPHAN_AFTER: "2s",
-  AGENTMESH_AGENT__QUEUE__MAX_ATTEMPTS: "100",
   // Owners die faster here than anywhere else.
   AGENTMESH_AGENT__MAX_ATTEMPTS: "100",
   // A queued run whose worker dies before it has begun is given to another one then.
   AGENTMESH_AGENT__QUEUE__ORPHAN_AFTER: "2s",
+  AGENTMESH_AGENT__QUEUE__MAX_ATTEMPTS: "100",
   AGENTMESH_AGENT__QUEUE__SWEEP_INTERVAL: "300ms",
   AGENTMESH_AGENT__STREAM_HEARTBEAT: "1s",
   AGENTMESH_SERVER__STOP_GRACE: "3s",
