@@ -1,13 +1,37 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import { goals } from "./goals.ts";
 import { RESUMED } from "./measures/resume.ts";
 import { WEIGHED } from "./measures/stored.ts";
 import { PLANS } from "./plan.ts";
 import { kindOf, preciseCpuMicros } from "./precise-cpu.ts";
 import { insertTable, table } from "./report.ts";
-import { runBench } from "./run-bench.ts";
+import { type Results, runBench } from "./run-bench.ts";
 import { quantile, spread } from "./statistics.ts";
 import { TARGETS } from "./target.ts";
+
+/** Results of one round with these turns per second for any answer, and these KiB for an open stream. */
+function measuredAs(turns: Record<string, number>, kib: Record<string, number>): Results {
+  const plan = { ...PLANS.full, rounds: 1, concurrency: [16] };
+  const throughput = plan.deltas.flatMap((deltas) =>
+    Object.entries(turns).map(([target, turnsPerSecond]) => ({
+      target,
+      deltas,
+      concurrency: 16,
+      result: { turnsPerSecond },
+    })),
+  );
+  const paced = ["direct", "grpc", "connect", "sse"].map((target) => {
+    const first = target === "direct" ? 1 : 4;
+    return { target, result: { firstP50: first, firstP99: 10 * first, eventP50: 1 } };
+  });
+  const open = Object.entries(kib).map(([target, kibPerStream]) => ({
+    target,
+    result: { kibPerStream, baseKib: 150 * 1024 },
+  }));
+  const rounds = [{ throughput, paced, unary: { restP50: 1, connectP50: 1.1 } }];
+  return { plan, rounds, open, creates: [{ createsPerSecond: 399 }] } as unknown as Results;
+}
 
 describe("the bench", () => {
   const skip = process.platform === "linux" ? false : "the bench reads /proc and needs Linux";
@@ -60,12 +84,14 @@ describe("the bench", () => {
     for (const label of [...Object.values(TARGETS), ...Object.values(RESUMED), ...Object.values(WEIGHED)])
       assert.ok(text.includes(`| ${label} |`), label);
     assert.doesNotMatch(text, /NaN|Infinity|undefined/);
+    assert.doesNotMatch(goals(results), /NaN|Infinity|undefined/);
   });
 
   test("replaces what stands between the markers and nothing else", () => {
     const before = "a\n<!-- bench:start -->\nold\n<!-- bench:end -->\nb\n";
     assert.equal(insertTable(before, "new"), "a\n<!-- bench:start -->\nnew\n<!-- bench:end -->\nb\n");
     assert.throws(() => insertTable("no markers", "new"), /bench:start/);
+    assert.throws(() => insertTable(before, "new", "goals"), /goals:start/);
   });
 
   test("counts CPU time by the kind of PostgreSQL's processes", async () => {
@@ -77,6 +103,19 @@ describe("the bench", () => {
     assert.equal(kindOf("postgres: io worker 2"), "io worker");
     assert.equal(kindOf("/usr/lib/postgresql/bin/postgres -D data"), "postmaster");
     assert.equal(kindOf("node mesh/main.ts"), "other");
+  });
+
+  test("says of each goal whether every face reaches it, some do, or none", async () => {
+    const text = goals(
+      measuredAs({ relay: 400, grpc: 500, connect: 400, sse: 300 }, { grpc: 80, connect: 60, sse: 90 }),
+    );
+    const of = (what: string) => text.split("\n").find((line) => line.includes(what)) ?? "";
+    assert.match(of("at 20 deltas"), /\| 0\.75–1\.25 × \| in part \|$/);
+    assert.match(of("at 200 deltas"), /\| no \|$/);
+    assert.match(of("time to first event"), /\| 3\.00 ms \| yes \|$/);
+    assert.match(of("an open slow stream"), /\| 60\.0–90\.0 KiB \| in part \|$/);
+    assert.match(of("run creates"), /\| 399 \/s \| no \|$/);
+    assert.match(of("what REST adds"), /\| -0\.10 ms \| yes \|$/);
   });
 
   test("takes the median between the two values in the middle", () => {

@@ -1,8 +1,9 @@
 // npm run bench [-- --quick]: measures the service against the model server itself and a bare relay, writes
-// bench/results/<date>.json and the table in README.md.
+// bench/results/<date>.json, the table in README.md and the goals in docs/performance.md.
 import { mkdir, readFile, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { parseArgs } from "node:util";
+import { goals } from "./goals.ts";
 import { PLANS } from "./plan.ts";
 import { loadAverage } from "./proc-stat.ts";
 import { insertTable, table } from "./report.ts";
@@ -15,7 +16,7 @@ const { values } = parseArgs({
   options: {
     quick: { type: "boolean", default: false },
     smoke: { type: "boolean", default: false },
-    /** Where results and table go, in place of bench/results and README.md. */
+    /** Where results go, in place of bench/results; the pages are left alone. */
     out: { type: "string" },
   },
 });
@@ -30,8 +31,14 @@ const folder = values.out ?? join(ROOT, "bench/results");
 await mkdir(folder, { recursive: true });
 const file = join(folder, `${results.startedAt.slice(0, 16).replace(":", "")}-${results.form}.json`);
 await writeFile(file, `${JSON.stringify(results, undefined, 1)}\n`);
+const reached = goals(results);
 if (values.out === undefined) {
-  const readme = join(ROOT, "README.md");
-  await writeFile(readme, insertTable(await readFile(readme, "utf8"), text));
+  const rewrite = async (page: string, table: string, name: string) => {
+    const path = join(ROOT, page);
+    await writeFile(path, insertTable(await readFile(path, "utf8"), table, name));
+  };
+  await rewrite("README.md", text, "bench");
+  const source = `Of [\`${basename(file)}\`](../bench/results/${basename(file)}):`;
+  await rewrite("docs/performance.md", `${source}\n\n${reached}`, "goals");
 }
-console.log(`\n${text}\nraw results: ${file} (${results.seconds} s)`);
+console.log(`\n${text}\n\n${reached}\nraw results: ${file} (${results.seconds} s)`);

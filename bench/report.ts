@@ -4,16 +4,15 @@ import type { Results, Round } from "./run-bench.ts";
 import { type Spread, spread } from "./statistics.ts";
 import { TARGETS, type TargetName } from "./target.ts";
 
-const BEGIN = "<!-- bench:start -->";
-const END = "<!-- bench:end -->";
 const SERVICE: readonly TargetName[] = ["grpc", "connect", "sse"];
 
-/** The text with what stands between the markers replaced; throws when there are no markers. */
-export function insertTable(text: string, table: string): string {
-  const from = text.indexOf(BEGIN);
-  const to = text.indexOf(END);
-  if (from < 0 || to < from) throw new Error(`no ${BEGIN} … ${END}`);
-  return `${text.slice(0, from + BEGIN.length)}\n${table}\n${text.slice(to)}`;
+/** The text with what stands between the markers of this name replaced; throws when there are no markers. */
+export function insertTable(text: string, table: string, name = "bench"): string {
+  const [begin, end] = [`<!-- ${name}:start -->`, `<!-- ${name}:end -->`];
+  const from = text.indexOf(begin);
+  const to = text.indexOf(end);
+  if (from < 0 || to < from) throw new Error(`no ${begin} … ${end}`);
+  return `${text.slice(0, from + begin.length)}\n${table}\n${text.slice(to)}`;
 }
 
 /** Markdown of what a run has found: medians over its rounds, ratios to the relay of the same run. */
