@@ -68,7 +68,8 @@ export interface CacheLog {
   warn(fields: LogFields, message: string): void;
 }
 
-export const maxValueBytes = 1024 ** 2;
+/** As much as a model is shown of a session (agent.context), which is by far the largest value. */
+export const maxValueBytes = 8 * 1024 ** 2;
 export const maxTtlMs = 24 * 3_600_000;
 
 /** Checks a time to live. Throws `TypeError`. */

@@ -36,6 +36,7 @@ import { DeadLetters } from "./queue/dead-letters.ts";
 import { RunQueue } from "./queue/run-queue.ts";
 import { openCleanUp } from "./retention/clean-up.ts";
 import { isTerminal } from "./runs/event-envelope.ts";
+import { HotContext } from "./runs/hot-context.ts";
 import { LastResort } from "./runs/last-resort.ts";
 import { LateBookings } from "./runs/late-bookings.ts";
 import { abandon, LiveRuns } from "./runs/live-runs.ts";
@@ -125,7 +126,9 @@ export function assembleAgent(config: AgentConfig, platform: Platform): AgentSer
         resolution.resolveAgent({ agentId, endUserId }, onward(call, RESOLVE_MS)),
       ),
   };
+  const hotContext = new HotContext({ cache: platform.cache, ttlMs: config.hotContextMs });
   const runs = new Runs({
+    hotContext,
     ...begins,
     ...config.queue,
     bus,
@@ -149,11 +152,13 @@ export function assembleAgent(config: AgentConfig, platform: Platform): AgentSer
       events,
       database,
       lateBookings,
+      hotContext,
       runTimeoutMs: config.runTimeoutMs,
     }),
   });
   const sessions = new Sessions({
     database,
+    forgetContext: (tenantId, sessionId) => hotContext.forget(tenantId, sessionId),
     async cancelRun(call, runId, cause) {
       await runs.cancel(call, runId, cause);
     },
@@ -171,7 +176,12 @@ export function assembleAgent(config: AgentConfig, platform: Platform): AgentSer
     onReaped: events.runReaped,
     announce,
   });
-  const cleanUp = openCleanUp(config, { database, log, metrics: platform.metrics });
+  const cleanUp = openCleanUp(config, {
+    database,
+    log,
+    metrics: platform.metrics,
+    forgetContext: (...which) => hotContext.forget(...which),
+  });
   const queue = new RunQueue({
     ...begins,
     ...config.queue,

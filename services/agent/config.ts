@@ -14,6 +14,8 @@ export interface AgentConfig {
   /** How often a process looks for deleted sessions that others left. */
   readonly eraseEveryMs: number;
   readonly queue: QueueConfig;
+  /** How long the context of a session is kept in the cache after a turn; 0: not at all. */
+  readonly hotContextMs: number;
   /** How often a process looks for what is past its time. */
   readonly retentionEveryMs: number;
   /** Silence on an event stream before a heartbeat frame. */
@@ -145,6 +147,12 @@ export function readAgentConfig(source: ConfigSource): AgentConfig {
       min: "100ms",
       max: "1h",
       doc: "How often a process looks for deleted sessions that are to be erased; for those of its own it looks at once.",
+    }),
+    hotContextMs: agent.duration("hot_context_ttl", {
+      default: "2h",
+      min: "0s",
+      max: "24h",
+      doc: "How long the cache keeps what a model is shown of a session after a turn, so that the next one need not read it from the database; 0s: not at all.",
     }),
     retentionEveryMs: agent.duration("retention_interval", {
       default: "1h",

@@ -124,6 +124,7 @@ describe("SessionService", { skip: skipWithoutPostgres() }, () => {
     const cancelled: string[] = [];
     const sessions = new Sessions({
       database: mesh.db,
+      async forgetContext() {},
       async cancelRun(_, runId) {
         cancelled.push(runId);
         await occupy("run_second");

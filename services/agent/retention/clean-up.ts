@@ -10,6 +10,8 @@ export interface CleanUpDeps {
   database: Database;
   log: Log;
   metrics: Metrics;
+  /** Removes what is kept of a session outside of the database. */
+  forgetContext(tenantId: string, sessionId: string): Promise<void>;
 }
 
 /** The jobs that remove what need not, or must not, be kept. */
@@ -36,9 +38,16 @@ export function openCleanUp(config: AgentConfig, deps: CleanUpDeps): CleanUp {
   };
 }
 
-function eraserRounds({ eraseAfterMs: afterMs, eraseEveryMs }: AgentConfig, { database, log, metrics }: CleanUpDeps) {
+function eraserRounds({ eraseAfterMs: afterMs, eraseEveryMs }: AgentConfig, deps: CleanUpDeps) {
+  const { database, log, metrics, forgetContext } = deps;
   const erased = metrics.counter("agent_sessions_erased_total", "Deleted sessions that were erased.", ["tenant_id"]);
-  const eraser = new Eraser({ database, afterMs, log, onErased: (tenant_id) => erased.inc({ tenant_id }) });
+  const eraser = new Eraser({
+    database,
+    afterMs,
+    log,
+    forgetContext,
+    onErased: (tenant_id) => erased.inc({ tenant_id }),
+  });
   return new Rounds({
     name: "eraser",
     everyMs: eraseEveryMs,

@@ -22,6 +22,8 @@ export interface EraserOptions {
   log: Log;
   /** Rows that one transaction deletes at most; default ERASURE_ROWS. */
   rows?: number | undefined;
+  /** Removes what is kept of a session outside of the database; once more, for a run that ended as the session was deleted. */
+  forgetContext?: ((tenantId: string, sessionId: string) => Promise<void>) | undefined;
   onErased(tenantId: string): void;
 }
 
@@ -47,6 +49,7 @@ export class Eraser {
       for (const { tenantId, sessionId } of due) {
         try {
           if (!(await this.#erase(tenantId, sessionId, signal))) continue;
+          await this.#options.forgetContext?.(tenantId, sessionId);
           erased++;
           onErased(tenantId);
         } catch (error) {

@@ -3,9 +3,9 @@ import { AgentEventSchema } from "#gen/agentmesh/agent/v1/agent_event_pb.ts";
 import type { Database } from "#platform/postgres/database.ts";
 import { approvalsOf } from "../store/approval-store.ts";
 import { type LedgerEntry, ledgerOf } from "../store/ledger-store.ts";
-import { sessionHistory } from "../store/message-store.ts";
 import { draftOf, eventsOfTypes, planOf } from "../store/resume-store.ts";
 import { type RunRow, runById } from "../store/run-store.ts";
+import { historyOf, readContext } from "../store/session-context.ts";
 import { sessionById } from "../store/session-store.ts";
 import type { ResumableRun } from "./run-begin.ts";
 import { fromStoredPlan } from "./run-plan.ts";
@@ -32,14 +32,15 @@ export async function loadRun(
       const run = await runById(tx, runId);
       const session = run && (await sessionById(tx, run.session_id));
       if (run === undefined || session === undefined) return undefined;
-      const [plan, draft, booked, history, events, approvals] = await Promise.all([
+      const [plan, draft, booked, context, events, approvals] = await Promise.all([
         planOf(tx, runId),
         draftOf(tx, runId),
         ledgerOf(tx, runId),
-        sessionHistory(tx, session),
+        readContext(tx, session.session_id),
         eventsOfTypes(tx, runId, WORK_EVENTS),
         approvalsOf(tx, runId),
       ]);
+      const history = historyOf(context, session.message_count);
       return { run, session, plan, draft, booked, history, events, approvals };
     },
     // One moment of the run: its last owner may still be writing what the fence does not let through.

@@ -17,16 +17,19 @@ import { ModelError } from "../llm/model-error.ts";
 import type { ChosenModels } from "../llm/routing.ts";
 import type { ApprovalRow } from "../store/approval-store.ts";
 import type { LedgerEntry } from "../store/ledger-store.ts";
-import { sessionHistory } from "../store/message-store.ts";
 import type { RunRow } from "../store/run-store.ts";
 import { beginRun } from "../store/run-writes.ts";
+import { contextMessage, extended, historyOf, readContext, type SessionContext } from "../store/session-context.ts";
 import type { SessionRow } from "../store/session-store.ts";
 import { durableEvent, type EventBody } from "./event-envelope.ts";
+import { type BegunContext, isCurrent, type WarmContext } from "./hot-context.ts";
 import type { Question } from "./last-resort.ts";
 import type { OpenSession } from "./open-session.ts";
 import type { PreparedRun, StartNotice } from "./prepare-run.ts";
 import type { RunModels } from "./run-models.ts";
 import { type KnownPlans, toStoredPlan } from "./run-plan.ts";
+
+const NOTHING: SessionContext = { front: [], rest: [], first: 1 };
 
 /** seq of run_started, the first event of every run. */
 const FIRST_SEQ = 1n;
@@ -74,6 +77,8 @@ export interface StartedRun {
   history: ModelMessage[];
   /** Older messages of the session that are left out. */
   historyOmitted: number;
+  /** Of the session as the run has begun; absent: this is not the first attempt, or others may have changed the session. */
+  context?: BegunContext | undefined;
   /** Absent: this is the first attempt. */
   resume?: Resumption;
   /** `performance.now()` before the lease was taken. */
@@ -93,6 +98,8 @@ export interface RunToBegin {
   /** Locked by the transaction when it is known, and occupied by no other run. */
   session: OpenSession;
   permit: RunPermit;
+  /** What the cache had of the session. */
+  warm?: WarmContext | undefined;
   /** Its row is there and waits, and the transaction has locked its place in the queue. */
   queued?: "background" | "turn" | undefined;
 }
@@ -104,12 +111,14 @@ export interface RunToBegin {
 export async function beginWork(
   deps: BeginDeps,
   tx: Tx,
-  { call, runId, prepared: { resolved, input, notices, suspicions }, session, permit, queued }: RunToBegin,
+  { call, runId, prepared: { resolved, input, notices, suspicions }, session, permit, queued, warm }: RunToBegin,
 ): Promise<StartedRun> {
   const agent = resolved.agent ?? raise(notFound("agent"));
   const { session_id: sessionId, end_user_id: endUserId } = session.row;
-  const earlier = session.known === undefined ? { messages: [], omitted: 0 } : await sessionHistory(tx, session.known);
-  const messagesBefore = session.known?.message_count ?? 0;
+  const { known } = session;
+  const context = known === undefined ? NOTHING : await contextOf(tx, known, warm);
+  const messagesBefore = known?.message_count ?? 0;
+  const earlier = historyOf(context, messagesBefore);
   const chosen = chooseModels(deps, resolved, input, messagesBefore);
   const { agentId, version: agentVersion } = agent;
   const added = newMessages(resolved, input, earlier.messages, endUserId);
@@ -125,6 +134,7 @@ export async function beginWork(
   });
   const language = resolved.userProfile?.language || languageOf(input);
   const { retention } = resolved;
+  const messages = added.map(({ id = "", ...message }) => ({ messageId: id, json: JSON.stringify(message) }));
   const plan = toStoredPlan({ resolved, chosen, language });
   const leasedAt = performance.now();
   failpoint("run-begin.before-store");
@@ -143,7 +153,7 @@ export async function beginWork(
     queued,
     session:
       session.known === undefined ? { created: { sessionId, agentId: input.agentId } } : { continued: session.known },
-    messages: added.map(({ id = "", ...message }) => ({ messageId: id, json: JSON.stringify(message) })),
+    messages,
     events,
     openStep: firstStep === undefined ? 0 : 1,
     kept: { sessionDays: retention?.sessionDays ?? 0, eventDays: retention?.runEventDays ?? 0 },
@@ -167,9 +177,23 @@ export async function beginWork(
     notices,
     history: [...earlier.messages, ...added],
     historyOmitted: earlier.omitted,
+    context: {
+      state: {
+        // The begin has raised it where the session was there.
+        version: known === undefined ? 1 : known.version + 1,
+        message_count: messagesBefore + added.length,
+        compaction_id: known?.compaction_id ?? null,
+      },
+      context: extended(context, messages.map(contextMessage)),
+    },
     leasedAt,
     permit,
   };
+}
+
+/** What is stored of the session: as the cache has it, if it still does, else as it is read. */
+async function contextOf(tx: Tx, session: SessionRow, warm: WarmContext | undefined): Promise<SessionContext> {
+  return warm !== undefined && isCurrent(warm, session) ? warm.context : readContext(tx, session.session_id);
 }
 
 function chooseModels(

@@ -7,6 +7,8 @@ import { LeaseLost } from "../errors.ts";
 import type { AgentEvents, ObservedRun } from "../events.ts";
 import type { Pricing } from "../llm/pricing.ts";
 import type { RunRow } from "../store/run-store.ts";
+import { contextMessage } from "../store/session-context.ts";
+import type { HotContext } from "./hot-context.ts";
 import { type LateBookings, usageSoFar } from "./late-bookings.ts";
 import type { StartedRun } from "./run-begin.ts";
 import { type EndContext, finishRun, internalFailure, type RunEnd } from "./run-end.ts";
@@ -27,6 +29,7 @@ export interface ExecutorDeps extends WorkDeps {
   runTimeoutMs: number;
   database: Database;
   lateBookings: LateBookings;
+  hotContext: HotContext;
 }
 
 /** Plays the engine on a run: what it yields becomes the run's events, messages and end. */
@@ -70,9 +73,10 @@ export function createExecutor(deps: ExecutorDeps): RunExecutor {
         endUserId: started.session.end_user_id,
         hides,
       };
-      const written = lost ? undefined : await writeEnd(log, end, context, observed);
+      const { written, whole } = lost ? GIVEN_UP : await writeEnd(log, end, context, observed);
       log.feed.close();
       const { tenantId } = fence;
+      if (whole) await keepContext(deps.hotContext, started, scribe, tenantId);
       if (written === undefined) lateBookings.add({ tenantId, ids, calls: await log.unbooked() });
       observed.ended(written, summary, scribe.steps);
     },
@@ -94,15 +98,15 @@ async function writeEnd(
   end: RunEnd | RunPause,
   context: EndContext & PauseContext,
   observed: ObservedRun,
-): Promise<RunEnd | RunPause | undefined> {
+): Promise<WrittenEnd> {
   try {
     failpoint("run-executor.before-end");
     if (end.kind === "suspended") await suspendRun(log, end, context);
     else await finishRun(log, end, context);
     failpoint("run-executor.after-end");
-    return end;
+    return { written: end, whole: end.kind !== "suspended" };
   } catch (error) {
-    if (error instanceof LeaseLost) return undefined;
+    if (error instanceof LeaseLost) return GIVEN_UP;
     observed.failed(error);
   }
   try {
@@ -110,10 +114,24 @@ async function writeEnd(
     if (step > 0) log.append({ body: { payload: { case: "itemDiscarded", value: { step, cause: "not_stored" } } } });
     const last = end.kind === "completed" || end.kind === "suspended" ? internalFailure() : end;
     await finishRun(log, last, context);
-    return last;
+    return { written: last, whole: false };
   } catch {
-    return undefined;
+    return GIVEN_UP;
   }
+}
+
+/** How a run ended or paused, if that could be written; `whole`: it is over, and all that came before is stored. */
+interface WrittenEnd {
+  written: RunEnd | RunPause | undefined;
+  whole: boolean;
+}
+
+const GIVEN_UP: WrittenEnd = { written: undefined, whole: false };
+
+/** Keeps what the next turn of the session begins with; of a first attempt, which knows all that the run has added. */
+async function keepContext(hot: HotContext, { context, session }: StartedRun, { added }: RunScribe, tenantId: string) {
+  if (context === undefined || added === undefined) return;
+  await hot.keep(tenantId, session.session_id, context, added.map(contextMessage));
 }
 
 /** Nobody waits any more for what hears it; without a reason each run would pay for an exception with a stack. */

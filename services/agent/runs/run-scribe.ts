@@ -17,6 +17,7 @@ import type { ModelMessage } from "../llm/chat-model.ts";
 import type { Pricing } from "../llm/pricing.ts";
 import { insertCompaction } from "../store/compaction-store.ts";
 import type { LedgerEntry } from "../store/ledger-store.ts";
+import type { NewMessage } from "../store/message-store.ts";
 import { markEscalated } from "../store/session-store.ts";
 import { durableBody, previewPayload } from "./engine-payloads.ts";
 import { MaskedOutput } from "./masked-output.ts";
@@ -47,6 +48,8 @@ export class RunScribe {
   readonly #log: RunLog;
   readonly #masked: MaskedOutput | undefined;
   #steps = 0;
+  readonly #added: NewMessage[] = [];
+  #compactions = 0;
   /** What the open step has cost so far. */
   #stepCost: bigint | undefined = 0n;
 
@@ -59,6 +62,11 @@ export class RunScribe {
   /** Steps that have begun. */
   get steps(): number {
     return this.#steps;
+  }
+
+  /** What the run adds to its session; undefined when what a model is shown of it has changed besides. */
+  get added(): readonly NewMessage[] | undefined {
+    return this.#compactions > 0 ? undefined : this.#added;
   }
 
   write(event: EngineEvent): void {
@@ -137,10 +145,12 @@ export class RunScribe {
 
   #completeStep({ step, finishReason, usage, messages }: StepCompleted): void {
     const used = usageToProto(priced(usage, this.#stepCost));
+    const stored = messages.map(toStored);
+    this.#added.push(...stored);
     this.#log.append({
       body: { payload: { case: "stepCompleted", value: { step, finishReason, usage: used } } },
       openStep: 0,
-      messages: messages.map(toStored),
+      messages: stored,
     });
   }
 
@@ -164,6 +174,7 @@ export class RunScribe {
   }
 
   #compacted(event: ContextCompacted): void {
+    this.#compactions++;
     const { runId, sessionId } = this.#log.ids;
     const { messageId: summaryId, json: summaryJson } = toStored(event.message);
     const { keptMessageIds, firstKeptMessageId, messages, tokensBefore, tokensAfter } = event;

@@ -10,7 +10,7 @@ import { rejection, until } from "#platform/rpc/test-mesh.contract.ts";
 import { says } from "#platform/testing/model-server/turn.ts";
 import { skipWithoutPostgres } from "#platform/testing/private-postgres.ts";
 import { callAs, principalOf, refusal, violations } from "#platform/testing/service-under-test.ts";
-import { HISTORY_LIMITS, sessionHistory } from "../store/message-store.ts";
+import { HISTORY_LIMITS, historyOf, readContext } from "../store/session-context.ts";
 import { insertSession, sessionById } from "../store/session-store.ts";
 import { type AgentMesh, openAgentMesh } from "../testing/agent-mesh.ts";
 
@@ -191,7 +191,7 @@ describe("starting a run", { skip: skipWithoutPostgres() }, () => {
       mesh.db.tenant(me.tenantId, async (tx) => {
         const session = await sessionById(tx, sessionId);
         assert.ok(session !== undefined);
-        return sessionHistory(tx, session, limits);
+        return historyOf(await readContext(tx, session.session_id, limits), session.message_count);
       });
 
     test("the model is shown the newest messages, beginning with a user's, and the run says how many it is not", async () => {

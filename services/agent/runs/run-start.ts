@@ -1,4 +1,4 @@
-import { newId } from "#platform/id.ts";
+import { isId, newId } from "#platform/id.ts";
 import type { Database, Tx } from "#platform/postgres/database.ts";
 import { isUniqueViolation } from "#platform/postgres/errors.ts";
 import { remembered } from "#platform/postgres/idempotency.ts";
@@ -12,11 +12,13 @@ import { sessionBusy } from "../errors.ts";
 import { findSession } from "../sessions/sessions.ts";
 import { earlierAnswer } from "../store/earlier-answer.ts";
 import { type RunRow, runById } from "../store/run-store.ts";
+import type { HotContext } from "./hot-context.ts";
 import { openSession } from "./open-session.ts";
 import { type PrepareDeps, type PreparedRun, prepareRun } from "./prepare-run.ts";
 import { type BeginDeps, beginWork, type StartedRun } from "./run-begin.ts";
 
 export interface StartDeps extends PrepareDeps, BeginDeps {
+  hotContext: HotContext;
   database: Database;
   pool: Pick<RunPool, "enter" | "crowded">;
 }
@@ -37,6 +39,9 @@ export async function startRun(deps: StartDeps, call: Call, input: RunInput): Pr
   const inTenant = <T>(fn: (tx: Tx) => Promise<T>) => deps.database.tenant(call.principal.tenantId, fn, options);
   const key = { schema: "agent", call, method: "StartRun", requestId: input.requestId, request: canonicalInput(input) };
   const ids = { runId: newId("run"), newSessionId: newId("ses") };
+  const { tenantId } = call.principal;
+  // Beside everything that follows. Under the caller's own name a session is not known yet.
+  const lookup = isId("ses", input.sessionId) ? deps.hotContext.lookUp(tenantId, input.sessionId) : undefined;
   let prepared: PreparedRun;
   try {
     prepared = await prepareRun(deps, call, input, ids);
@@ -51,7 +56,6 @@ export async function startRun(deps: StartDeps, call: Call, input: RunInput): Pr
     const earlier = await earlierAnswer(deps.database, key);
     if (earlier !== undefined) return inTenant((tx) => attach(tx, earlier));
   }
-  const { tenantId } = call.principal;
   const permit = await deps.pool.enter({ tenantId, holder: ids.runId, ...share, signal: call.signal });
   let begun: StartedRun | AttachedRun | undefined;
   try {
@@ -61,7 +65,9 @@ export async function startRun(deps: StartDeps, call: Call, input: RunInput): Pr
       const session = await openSession(tx, call, prepared.input, ids.newSessionId);
       const busyWith = session.known?.active_run_id ?? null;
       if (busyWith !== null) throw sessionBusy(busyWith);
-      return beginWork(deps, tx, { call, runId: ids.runId, prepared, session, permit });
+      const { known } = session;
+      const warm = await (lookup ?? (known && deps.hotContext.lookUp(tenantId, known.session_id)));
+      return beginWork(deps, tx, { call, runId: ids.runId, prepared, session, permit, warm });
     });
     return begun;
   } catch (error) {

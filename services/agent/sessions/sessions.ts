@@ -21,6 +21,8 @@ export interface SessionsDeps {
   database: Database;
   /** Cancels a run wherever it is owned, and waits until it has ended. */
   cancelRun(call: Call, runId: string, cause: string): Promise<void>;
+  /** Removes what is kept of a session outside of the database. Never rejects. */
+  forgetContext(tenantId: string, sessionId: string): Promise<void>;
 }
 
 export interface SessionChange {
@@ -150,6 +152,7 @@ export class Sessions {
         return NOTHING;
       });
     });
+    await this.#deps.forgetContext(call.principal.tenantId, found.session_id);
   }
 
   async messages(call: Call, sessionId: string, page: { limit: number; from: number }): Promise<messages.MessageRow[]> {

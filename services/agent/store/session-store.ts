@@ -24,6 +24,8 @@ export interface SessionRow {
   active_run_id: string | null;
   escalation: Escalation | null;
   version: number;
+  /** The newest compaction; null for a session that was not compacted. */
+  compaction_id: string | null;
   create_time: Date;
   update_time: Date;
   /** create_time with microseconds, for page cursors. */
@@ -45,7 +47,7 @@ export interface SessionFilter {
   agentId: string | undefined;
 }
 
-const COLUMNS = `session_id, external_id, end_user_id, agent_id, title, labels, message_count, active_run_id, escalation, version,
+const COLUMNS = `session_id, external_id, end_user_id, agent_id, title, labels, message_count, active_run_id, escalation, version, compaction_id,
   create_time, update_time, create_time::text AS sort_time`;
 
 export async function insertSession(tx: Tx, session: NewSession): Promise<SessionRow> {

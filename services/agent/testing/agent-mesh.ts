@@ -65,6 +65,8 @@ export interface MeshOptions {
   readonly agents?: readonly Record<string, unknown>[];
   /** A bus for each replica; default one embedded for all. */
   readonly bus?: () => Bus;
+  /** A cache in place of one of its own. */
+  readonly cache?: EmbeddedCache;
   /** A database in place of one of its own, for instance behind a proxy. */
   readonly database?: Database;
 }
@@ -117,7 +119,7 @@ export async function openAgentMesh(options: MeshOptions = {}): Promise<AgentMes
   const test = undo.use(await agentDatabase());
   const model = undo.use(await startModelServer());
   const embedded = undo.use(new EmbeddedBus({ log: createLog({ level: "silent", service: "bus" }) }));
-  const cache = undo.use(new EmbeddedCache());
+  const cache = undo.use(options.cache ?? new EmbeddedCache());
   const permits = undo.use(new EmbeddedPermits());
   const root = rootSecret([randomBytes(32)]);
   const keys = deriveServiceKeys(root, ["edge", "agent", "config", "tool"]);
