@@ -27,7 +27,7 @@ describe("a deleted session", { skip: skipWithoutPostgres() }, () => {
   let me: Principal;
   before(async () => {
     // Erased when a test says so.
-    mesh = await openAgentMesh({ agent: { erase_after: "365d", erase_interval: "1h" } });
+    mesh = await openAgentMesh({ agent: { lease: "10s", heartbeat: "1s", erase_after: "365d", erase_interval: "1h" } });
   });
   after(() => mesh[Symbol.asyncDispose]());
   beforeEach(() => {

@@ -22,7 +22,9 @@ describe("what is kept for a time", { skip: skipWithoutPostgres() }, () => {
   let mesh: AgentMesh;
   let me: Principal;
   before(async () => {
-    mesh = await openAgentMesh({ agent: { retention_interval: "24h", erase_after: "365d" } });
+    mesh = await openAgentMesh({
+      agent: { lease: "10s", heartbeat: "1s", retention_interval: "24h", erase_after: "365d" },
+    });
   });
   after(() => mesh[Symbol.asyncDispose]());
   beforeEach(() => {

@@ -51,7 +51,11 @@ describe("the context of a session that is in use", { skip: skipWithoutPostgres(
   before(async () => {
     stored = await agentDatabase();
     cache = new EmbeddedCache();
-    mesh = await openAgentMesh({ database: counting(stored.open(), reads), cache, agent: { answers_ttl: "10s" } });
+    mesh = await openAgentMesh({
+      database: counting(stored.open(), reads),
+      cache,
+      agent: { lease: "10s", heartbeat: "1s", answers_ttl: "10s" },
+    });
   });
   after(async () => {
     await mesh[Symbol.asyncDispose]();
