@@ -59,6 +59,8 @@ describeFaults(
         report("quiet tenant's p99 slower by, %", said(measured), `< ${SLOWER_PERCENT}`, slower < SLOWER_PERCENT);
         const held = nothingHeld({ permits: await permitsHeld(mesh.redis.url) });
         report("I10 permits held at idle", held.length, "0", held.length === 0, held);
+      } catch (error) {
+        throw new AggregateError([error], `${(error as Error).message}\n${mesh.complaints()}`);
       } finally {
         await noise.end();
       }

@@ -20,6 +20,8 @@ const READING = 450;
 const NOT_READING = 50;
 const SLOWER_PERCENT = 10;
 const BESIDE_MS = 3_000;
+/** The crowd does not come in one instant. */
+const JOINING_MS = 1_500;
 /** What the crowd may make a process hold, its garbage collected: a full buffer of 256 KiB for each, on its way in and out. */
 const HELD_MIB = 256;
 /** A run with one watcher and a run with the crowd, in turn. */
@@ -113,7 +115,10 @@ async function gather(mesh: FaultMesh, clients: readonly Client<typeof RunServic
     const runId = await begin(client, `crowd${round}`);
     for (let i = 0; i < NOT_READING; i++) sockets.push(watchWithoutReading(mesh, i, runId));
     const reading = Promise.all(
-      Array.from({ length: READING }, (_, i) => watched(clients[i % clients.length] as typeof client, runId)),
+      Array.from({ length: READING }, async (_, i) => {
+        await sleep((i / READING) * JOINING_MS);
+        return watched(clients[i % clients.length] as typeof client, runId);
+      }),
     );
     await sleep(PLAY.paceMs * 8);
     const asked = performance.now();
