@@ -26,6 +26,7 @@ import { rpcObservation } from "#platform/telemetry/rpc-observation.ts";
 import { inject } from "#platform/telemetry/trace-context.ts";
 import { openBackends } from "./backends.ts";
 import { advertisedAddress, type MeshConfig } from "./config.ts";
+import { SERVICE_PORT } from "./service-port.ts";
 
 /** A running process of the mesh. */
 export interface MeshProcess {
@@ -149,12 +150,6 @@ class Entrance {
     early.writeHead(503, { "content-type": "text/plain", "retry-after": "1" }).end("starting\n");
   };
 }
-
-/**
- * A service's peers are the other processes of the mesh. Each brings all of its calls and all streams of its callers over
- * one connection, and must not have to wait for some to end.
- */
-const SERVICE_PORT = { maxConcurrentStreams: 100_000, maxSessionMemoryMb: 1_000 };
 
 async function listen(config: MeshConfig, entrance: Entrance): Promise<Port> {
   const { host, port } = config.listen;
