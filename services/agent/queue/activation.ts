@@ -20,7 +20,7 @@ import { sessionById } from "../store/session-store.ts";
 import { type EndQueuedDeps, endQueued } from "./end-queued.ts";
 import { givenUp, isRefusal, lostEachTime } from "./give-up.ts";
 import { storedInput } from "./stored-input.ts";
-import { afterFailure, untilPassed, untilRoom } from "./waits.ts";
+import { afterFailure, aside, untilPassed } from "./waits.ts";
 
 export interface ActivationDeps extends PrepareDeps, BeginDeps, EndQueuedDeps {
   database: Database;
@@ -84,7 +84,7 @@ async function begin(
   const holder = `${runId}.${deps.owner}`;
   const permit = await deps.pool.tryEnter({ tenantId, holder, ...tenantShare(prepared.resolved) });
   if (permit === undefined) {
-    await postpone(deps, run, untilRoom(), "does not count", signal);
+    await postpone(deps, run, aside(), "does not count", signal);
     return "no_room";
   }
   let begun: StartedRun | undefined;

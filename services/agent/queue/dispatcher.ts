@@ -15,6 +15,7 @@ import {
 import { endExpired } from "./end-expired.ts";
 import type { EndQueuedDeps } from "./end-queued.ts";
 import { workMessage } from "./enqueue.ts";
+import { untilRoom } from "./waits.ts";
 
 /** Runs that are dispatched, or ended, at a time. */
 const BATCH = 200;
@@ -47,6 +48,8 @@ export class Dispatcher {
   readonly #stopped = new AbortController();
   #timer: NodeJS.Timeout | undefined;
   #unfollow: (() => void) | undefined;
+  /** Tenants that are left alone, and until when by `performance.now()`. */
+  readonly #resting = new Map<string, number>();
   #looking: Promise<void> | undefined;
   #again = false;
   #wholeLook = true;
@@ -63,6 +66,20 @@ export class Dispatcher {
     }, everyMs);
     // A run of this process has ended, and its session's next one is due.
     this.#unfollow = database.onCommitted(QUEUE_TOPIC, () => this.nudge());
+  }
+
+  /**
+   * There was no room for a run of this tenant: it is left alone for a while, and its oldest runs come first then, however
+   * many others have become due meanwhile.
+   */
+  rest(tenantId: string): void {
+    this.#resting.set(tenantId, performance.now() + untilRoom());
+  }
+
+  /** There may be room for this tenant's runs. */
+  wake(tenantId: string): void {
+    this.#resting.delete(tenantId);
+    this.nudge();
   }
 
   async stop(): Promise<void> {
@@ -104,7 +121,9 @@ export class Dispatcher {
   /** What is due; and in every regular look whose time is over, and how many wait. */
   async #take(): Promise<{ due: RunOfTenant[]; expired: ExpiredRun[] }> {
     const { database, perTenant, orphanAfterMs, onCounted } = this.#options;
-    const limits = { perTenant, limit: BATCH, dueInMs: orphanAfterMs };
+    const now = performance.now();
+    for (const [tenantId, until] of this.#resting) if (until <= now) this.#resting.delete(tenantId);
+    const limits = { perTenant, limit: BATCH, dueInMs: orphanAfterMs, except: [...this.#resting.keys()] };
     const whole = this.#wholeLook;
     const taken = await database.worker(
       async (tx) => ({

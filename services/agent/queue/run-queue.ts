@@ -76,9 +76,10 @@ export class RunQueue {
       events.activationFailed(tenantId, runId, attempts, error);
     // Where there was no room there is now, and perhaps for more.
     const launch: ActivationDeps["launch"] = (call, started) =>
-      this.#options.launch(call, started).then(() => this.#dispatcher.nudge());
+      this.#options.launch(call, started).then(() => this.#dispatcher.wake(tenantId));
     const outcome = await activate({ ...this.#options, launch, onFailure }, run, signal);
-    if (outcome === "begun") this.#dispatcher.nudge();
+    if (outcome === "begun") this.#dispatcher.wake(tenantId);
+    if (outcome === "no_room") this.#dispatcher.rest(tenantId);
     events.runActivated(tenantId, runId, outcome);
   }
 }

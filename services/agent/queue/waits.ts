@@ -1,4 +1,6 @@
 const ROOM_MS = 1_000;
+/** Shorter than the wait of its tenant: when that is over, the oldest run is due. */
+const ASIDE_MS = 200;
 /** After the first, second, … failure for a reason inside the server; the last one repeats. */
 const FAILURE_MS = [1_000, 5_000, 15_000, 60_000] as const;
 const PASSING_MIN_MS = 1_000;
@@ -9,7 +11,12 @@ function spread(ms: number): number {
   return Math.round(ms * (0.5 + Math.random()));
 }
 
-/** Before a run is tried again for which there was no room. */
+/** Before a run is due again for which there was no room. */
+export function aside(): number {
+  return spread(ASIDE_MS);
+}
+
+/** Before runs are tried again of a tenant for which there was no room. */
 export function untilRoom(): number {
   return spread(ROOM_MS);
 }

@@ -152,11 +152,16 @@ export interface RunOfTenant {
 
 /**
  * Takes queued runs that are due: of each tenant at most `perTenant`, oldest first, so that one's thousand runs do not stand
- * before another's single one. They are due again after `dueInMs`. Worker role.
+ * before another's single one; of the tenants `except` none. They are due again after `dueInMs`. Worker role.
  */
 export async function takeDue(
   tx: Tx,
-  { perTenant, limit, dueInMs }: { perTenant: number; limit: number; dueInMs: number },
+  {
+    perTenant,
+    limit,
+    dueInMs,
+    except,
+  }: { perTenant: number; limit: number; dueInMs: number; except: readonly string[] },
 ): Promise<RunOfTenant[]> {
   // now() and not clock_timestamp(): the index can serve it. Tenants are found by hops over the index.
   const rows = await tx.query<{ tenant_id: string; run_id: string }>(
@@ -170,14 +175,14 @@ export async function takeDue(
        SELECT q.tenant_id, q.run_id FROM tenants t CROSS JOIN LATERAL (
          SELECT w.tenant_id, w.run_id, w.position FROM agent.queued_runs w
          WHERE w.tenant_id = t.tenant_id AND w.due_at <= now() ORDER BY w.position LIMIT $1 FOR UPDATE SKIP LOCKED) q
-       LIMIT $2
+       WHERE t.tenant_id <> ALL ($4::text[]) LIMIT $2
      ), taken AS (
        UPDATE agent.queued_runs q SET due_at = clock_timestamp() + $3 * interval '1 ms'
        FROM due WHERE q.tenant_id = due.tenant_id AND q.run_id = due.run_id
        RETURNING q.tenant_id, q.run_id, q.position
      )
      SELECT tenant_id, run_id FROM taken ORDER BY row_number() OVER (PARTITION BY tenant_id ORDER BY position), position`,
-    [perTenant, limit, dueInMs],
+    [perTenant, limit, dueInMs, except],
   );
   return rows.map(({ tenant_id, run_id }) => ({ tenantId: tenant_id, runId: run_id }));
 }
