@@ -6,6 +6,8 @@ import { type CheckArguments, compileArguments } from "./tool-arguments.ts";
 /** How dangerous a call is: `read_only` reads or computes, `write` can be undone, `destructive` cannot. */
 export type Risk = "read_only" | "write" | "destructive";
 
+export type OnUnknown = "report" | "ask";
+
 /** One piece of what a tool shows the model. */
 export type ToolContent = { type: "text"; text: string } | { type: "image"; mediaType: string; data: Uint8Array };
 
@@ -55,6 +57,11 @@ export interface ToolDefinition<Args, Injected = Record<never, never>> {
   readonly maxOutputBytes: number;
   /** How many of its newest results the model keeps seeing in full; older ones can be read again. Default: all. */
   readonly ephemeral?: number;
+  /**
+   * What happens when a call was broken off and nobody knows whether it took effect: the model is told (`report`, the
+   * default), or people are asked, and the run waits for them (`ask`).
+   */
+  readonly onUnknown?: OnUnknown;
   /** Scopes that the caller's credential must have besides those of the run itself. */
   readonly permissions?: readonly string[];
   /** Most calls a minute of one tenant. Default: no limit. */
@@ -80,6 +87,7 @@ type Values = Readonly<Record<string, unknown>>;
 /** A tool that was found to be well-formed, ready to be registered. */
 export interface CodeTool extends ToolDefinition<Values, Values> {
   readonly ephemeral: number;
+  readonly onUnknown: OnUnknown;
   readonly permissions: readonly string[];
   /** 0: no limit. */
   readonly callsPerMinute: number;
@@ -94,6 +102,7 @@ const NAME = /^[A-Za-z0-9_-]{1,64}$/;
 const CATEGORY = /^[a-z0-9][a-z0-9_-]{0,31}$/;
 /** Semantic Versioning 2.0.0, 64 characters at most. */
 export const VERSION = /^(?=.{5,64}$)(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$/;
+const ON_UNKNOWN: ReadonlySet<string> = new Set<OnUnknown>(["report", "ask"]);
 /** The engine's own tools. */
 const RESERVED = new Set(["done", "read_tool_output"]);
 const MAX_DESCRIPTION = 4_096;
@@ -108,6 +117,7 @@ export function defineTool<Args, Injected = Record<never, never>>(
 ): CodeTool {
   const { name, description, input, timeoutMs, maxOutputBytes } = definition;
   const { ephemeral = 0, permissions = [], callsPerMinute = 0, category = "general", version = "1.0.0" } = definition;
+  const { onUnknown = "report" } = definition;
   const inject = (definition.inject ?? {}) as CodeTool["inject"];
   const refuse = (problem: string): never => {
     throw new TypeError(`tool ${JSON.stringify(name)}: ${problem}`);
@@ -128,6 +138,7 @@ export function defineTool<Args, Injected = Record<never, never>>(
     wholeNumber(callsPerMinute, 0, MAX_CALLS_PER_MINUTE),
     `callsPerMinute must be 0 (no limit) to ${MAX_CALLS_PER_MINUTE}`,
   );
+  mustBe(ON_UNKNOWN.has(onUnknown), 'onUnknown must be "report" or "ask"');
   mustBe(CATEGORY.test(category), "its category must be 1 to 32 lower-case letters, digits, _ or -");
   mustBe(VERSION.test(version), "its version must be one such as 1.0.0");
   for (const scope of permissions) mustBe(isScope(scope), `there is no scope ${JSON.stringify(scope)} to permit it`);
@@ -141,7 +152,7 @@ export function defineTool<Args, Injected = Record<never, never>>(
     const check = compileArguments(name, input, Object.keys(inject));
     // The schema was checked above; that Args agrees with it is the definition's promise.
     const run = definition.run.bind(definition) as unknown as CodeTool["run"];
-    const options = { ephemeral, permissions: [...permissions], callsPerMinute, category, version, inject };
+    const options = { ephemeral, permissions: [...permissions], callsPerMinute, category, version, inject, onUnknown };
     return { ...definition, ...options, run, check, inputJson: JSON.stringify(input) };
   } catch (error) {
     return refuse(`its input is not a valid schema: ${error instanceof Error ? error.message : String(error)}`);

@@ -19,6 +19,7 @@ import { type Call, onward } from "#platform/rpc/call.ts";
 import { inject } from "#platform/telemetry/trace-context.ts";
 import { RunPool } from "./admission/run-pool.ts";
 import { Approvals } from "./approvals/approvals.ts";
+import { ClientResults } from "./approvals/client-results.ts";
 import { ApprovalExpiry } from "./approvals/expiry.ts";
 import type { Advanced } from "./approvals/suspended-run.ts";
 import type { AgentConfig } from "./config.ts";
@@ -211,7 +212,8 @@ export function assembleAgent(config: AgentConfig, platform: Platform): AgentSer
     components: [modelComponent(everyModel, config.models)],
     routes(router) {
       router.service(ChatService, chatHandler(runs));
-      router.service(RunService, runHandler(runs, deadLetters, pageTokens));
+      const results = new ClientResults({ database, onAdvanced });
+      router.service(RunService, runHandler({ runs, deadLetters, results }, pageTokens));
       router.service(ApprovalService, approvalHandler(approvals, pageTokens));
       router.service(SessionService, sessionHandler(sessions, pageTokens));
       router.service(RunTailService, tailHandler(runs));

@@ -1,5 +1,5 @@
 import { Code } from "@connectrpc/connect";
-import { AppError, dependencyDown } from "#platform/rpc/errors.ts";
+import { AppError, dependencyDown, invalidFields } from "#platform/rpc/errors.ts";
 
 /** The session has a run in progress, and the caller is told which. */
 export function sessionBusy(runId: string): AppError {
@@ -101,6 +101,34 @@ export function approvalExpired(): AppError {
     code: Code.FailedPrecondition,
     reason: "APPROVAL_EXPIRED",
     message: "The approval's time was over before it was decided, which counts as a denial.",
+  });
+}
+
+/** A result was handed in for a call that the run never waited for. */
+export function unknownClientCall(i: number): AppError {
+  return invalidFields({
+    field: `results[${i}].call_id`,
+    description: "is no call that the run's caller is to execute",
+  });
+}
+
+/** Two results for one call: this one, and one that was handed in before or stands in front of it. */
+export function otherClientResult(i: number): AppError {
+  return new AppError({
+    code: Code.InvalidArgument,
+    reason: "FIELD_CONFLICT",
+    message: "The call has another result already.",
+    violations: [{ field: `results[${i}]`, description: "the call has another result already" }],
+  });
+}
+
+/** A result that comes too late: its time was over, or the run has ended. */
+export function clientCallOver(callId: string): AppError {
+  return new AppError({
+    code: Code.FailedPrecondition,
+    reason: "RUN_NOT_ACTIVE",
+    message: "The run does not wait for this call any more.",
+    facts: { call_id: callId },
   });
 }
 

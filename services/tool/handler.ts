@@ -6,8 +6,8 @@ import type {
   ExecuteToolResponseSchema,
   ToolExecutionService,
 } from "#gen/agentmesh/tool/v1/tool_execution_service_pb.ts";
-import type { ToolSchema, ToolService } from "#gen/agentmesh/tool/v1/tool_service_pb.ts";
-import type { CodeTool, Risk, ToolContent } from "#platform/plugin/define-tool.ts";
+import { type ToolSchema, type ToolService, UnknownPolicy } from "#gen/agentmesh/tool/v1/tool_service_pb.ts";
+import type { CodeTool, OnUnknown, Risk, ToolContent } from "#platform/plugin/define-tool.ts";
 import { callOf } from "#platform/rpc/call.ts";
 import type { ExecutedCall } from "./domain/execution.ts";
 import type { Tools } from "./domain/tools.ts";
@@ -47,7 +47,7 @@ export function toolExecutionHandler(tools: Tools): ServiceImpl<typeof ToolExecu
 
 type ResultFrame = MessageInitShape<typeof ExecuteToolResponseSchema>;
 
-function resultFrame({ result, durationMs, callsLeft }: ExecutedCall): ResultFrame {
+function resultFrame({ outcome, result, durationMs, callsLeft }: ExecutedCall): ResultFrame {
   const { content, structuredJson, isError, truncated, escalation } = result;
   const value = {
     content: content.map(contentPart),
@@ -55,6 +55,7 @@ function resultFrame({ result, durationMs, callsLeft }: ExecutedCall): ResultFra
     isError,
     truncated,
     durationMs: BigInt(Math.round(durationMs)),
+    unknown: outcome === "unknown",
     ...(callsLeft === undefined ? {} : { callsLeft }),
     ...(escalation === undefined ? {} : { escalation }),
   };
@@ -73,10 +74,12 @@ const RISKS: Record<Risk, RiskClass> = {
   destructive: RiskClass.DESTRUCTIVE,
 };
 
+const ON_UNKNOWN: Record<OnUnknown, UnknownPolicy> = { report: UnknownPolicy.REPORT, ask: UnknownPolicy.ASK };
+
 function toolMessage(tools: Tools) {
   return (tool: CodeTool): MessageInitShape<typeof ToolSchema> => {
     const { name, description, inputJson, risk, concurrencySafe, idempotent, timeoutMs, maxOutputBytes } = tool;
-    const { ephemeral, permissions, callsPerMinute, category, version } = tool;
+    const { ephemeral, permissions, callsPerMinute, category, version, onUnknown } = tool;
     return {
       toolId: name,
       name,
@@ -93,6 +96,7 @@ function toolMessage(tools: Tools) {
       callsPerMinute,
       category,
       version,
+      onUnknown: ON_UNKNOWN[onUnknown],
     };
   };
 }

@@ -17,6 +17,7 @@ import { fromStoredPlan } from "../runs/run-plan.ts";
 import { storedWork, WORK_EVENTS } from "../runs/stored-work.ts";
 import { UsageTotal, usageToProto } from "../runs/usage-total.ts";
 import { cancelApprovals } from "../store/approval-store.ts";
+import { cancelClientCalls } from "../store/client-call-store.ts";
 import { ledgerOf } from "../store/ledger-store.ts";
 import type { NewMessage } from "../store/message-store.ts";
 import { draftOf, eventsOfTypes, planOf } from "../store/resume-store.ts";
@@ -43,6 +44,7 @@ export async function endSuspended(
       const run = await takeSuspended(tx, runId, owner);
       if (run === undefined) return undefined;
       await cancelApprovals(tx, runId);
+      await cancelClientCalls(tx, runId);
       const { bodies, messages } = await closeStep(tx, run);
       const usage = new UsageTotal();
       for (const booked of await ledgerOf(tx, runId)) usage.add(booked);

@@ -5,6 +5,7 @@ import { type ApprovalRules, reasonToAsk } from "../domain/approval-rules.ts";
 import type { WaitingCall } from "../engine/events.ts";
 import type { ToolCall, ToolOutcome, ToolSpec } from "../engine/tool-spec.ts";
 import type { ApprovalRow, NewApproval } from "../store/approval-store.ts";
+import type { NewClientCall } from "../store/client-call-store.ts";
 import type { Awaited } from "../store/run-store.ts";
 import { answerOutcome, deniedOutcome, editedNote, unknownOutcome } from "./decided-outcomes.ts";
 
@@ -15,10 +16,11 @@ export type Verdict =
   | { kind: "decided"; outcome: ToolOutcome }
   | { kind: "wait" };
 
-/** What a run waits for, and what has to be asked for that. */
+/** What a run waits for, and what has to be asked for that: of people, and of its caller. */
 export interface Pause {
   awaiting: Awaited[];
   requests: NewApproval[];
+  clientCalls: NewClientCall[];
 }
 
 export interface GatesOptions {
@@ -31,7 +33,7 @@ export interface GatesOptions {
 
 /**
  * Which calls of a run may be made: about each one people are asked where the rules say so, and what they have decided is
- * kept to. Of several questions about one call the newest counts.
+ * kept to. What the run's caller executes is waited for. Of several questions about one call the newest counts.
  */
 export class Gates {
   readonly #options: GatesOptions;
@@ -50,10 +52,12 @@ export class Gates {
     if (this.#unknown.has(call.callId)) return { kind: "wait" };
     const approval = this.#asked.get(call.callId);
     if (approval === undefined) {
-      return this.#reason(call.name) === undefined
+      return this.#reason(call.name) === undefined && !this.#isClients(call.name)
         ? { kind: "execute", argumentsJson: call.argumentsJson }
         : { kind: "wait" };
     }
+    // Its caller has it now.
+    if (this.#isClients(call.name) && approval.state === ApprovalState.APPROVED) return { kind: "wait" };
     return approval.kind === ApprovalKind.UNKNOWN_OUTCOME
       ? this.#ofUnknown(approval, call)
       : this.#ofCall(approval, call);
@@ -68,7 +72,7 @@ export class Gates {
 
   /** What the run waits for with these calls. All questions that can be asked are asked together. */
   pause(waiting: readonly WaitingCall[], now: number): Pause {
-    const pause: Pause = { awaiting: [], requests: [] };
+    const pause: Pause = { awaiting: [], requests: [], clientCalls: [] };
     for (const call of waiting) {
       const { callId: call_id, name: tool } = call;
       const earlier = this.#asked.get(call_id);
@@ -77,7 +81,13 @@ export class Gates {
         continue;
       }
       const request = this.#request(call, earlier, now);
-      if (request === undefined) continue;
+      if (request === undefined) {
+        if (!this.#isClients(tool) || this.verdict(call).kind !== "wait") continue;
+        const expireTime = new Date(now + this.#options.rules.expireAfterMs);
+        pause.clientCalls.push({ callId: call_id, tool, expireTime });
+        pause.awaiting.push({ call_id, tool, kind: AwaitedKind.TOOL_RESULTS, approval_id: "" });
+        continue;
+      }
       pause.requests.push(request);
       pause.awaiting.push({ call_id, tool, kind: AwaitedKind.APPROVAL, approval_id: request.approvalId });
     }
@@ -123,6 +133,10 @@ export class Gates {
     return spec && reasonToAsk(this.#options.rules, spec);
   }
 
+  #isClients(tool: string): boolean {
+    return this.#tools.get(tool)?.client === true;
+  }
+
   #request({ callId, name, argumentsJson }: WaitingCall, earlier: ApprovalRow | undefined, now: number) {
     const { rules } = this.#options;
     const spec = this.#tools.get(name);
@@ -138,7 +152,7 @@ export class Gates {
       risk: spec.risk ?? 0,
       argumentsJson: executed,
       argumentsSha256: digestOf(executed),
-      schemaJson: JSON.stringify(spec.inputSchema),
+      schemaJson: JSON.stringify(spec.checkedSchema ?? spec.inputSchema),
       reason,
       requiresOtherPrincipal: rules.requiresOtherPrincipal,
       expireTime: new Date(now + rules.expireAfterMs),

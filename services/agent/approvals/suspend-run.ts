@@ -11,6 +11,7 @@ import { maskedJson } from "../runs/masked-output.ts";
 import type { RunLog } from "../runs/run-log.ts";
 import type { MaskRule } from "../runs/stream-mask.ts";
 import { insertApproval, type NewApproval } from "../store/approval-store.ts";
+import { insertClientCall } from "../store/client-call-store.ts";
 import type { Awaited } from "../store/run-store.ts";
 import { ALLOWED_DECISIONS } from "./decisions.ts";
 import type { Pause } from "./gates.ts";
@@ -28,10 +29,15 @@ export interface PauseContext {
  * Writes that a run waits: the questions, run_suspended and the run's state in one transaction under the fence. Nobody
  * owns the run afterwards. Throws when that could not be written.
  */
-export async function suspendRun(log: RunLog, { awaiting, requests }: Pause, context: PauseContext): Promise<void> {
+export async function suspendRun(
+  log: RunLog,
+  { awaiting, requests, clientCalls }: Pause,
+  context: PauseContext,
+): Promise<void> {
   for (const request of requests) {
     log.append({ body: requested(request, context.hides), within: (tx) => ask(tx, log, request, context) });
   }
+  for (const call of clientCalls) log.append({ within: (tx) => insertClientCall(tx, log.ids.runId, call) });
   log.append({ body: suspended(awaiting), suspend: awaiting });
   await log.flush();
 }

@@ -29,11 +29,15 @@ export function approvalRules({ approvalPolicy: policy }: Pick<Agent, "approvalP
   };
 }
 
-/** Why people are asked about a call of a tool; undefined: they are not. A risk that is not stated counts as the highest. */
+/**
+ * Why people are asked about a call of a tool; undefined: they are not. A risk that is not stated counts as the highest, but
+ * not of a tool that the caller executes: he can ask himself.
+ */
 export function reasonToAsk(
   rules: ApprovalRules,
-  { name, risk = UNSTATED }: { name: string; risk?: RiskClass },
+  { name, risk = UNSTATED, client = false }: { name: string; risk?: RiskClass; client?: boolean },
 ): "policy" | "risk" | undefined {
   if (rules.tools.has(name)) return "policy";
+  if (client && risk === UNSTATED) return undefined;
   return (risk === UNSTATED ? DESTRUCTIVE : risk) >= rules.minRisk ? "risk" : undefined;
 }

@@ -1,9 +1,11 @@
 import type { JsonObject, MessageInitShape } from "@bufbuild/protobuf";
 import { type Duration, durationMs } from "@bufbuild/protobuf/wkt";
+import type { ClientTool } from "#gen/agentmesh/agent/v1/client_tool_pb.ts";
 import type { ContentPartSchema, ContentPart as ProtoPart } from "#gen/agentmesh/common/v1/content_pb.ts";
 import { invalidFields } from "#platform/rpc/errors.ts";
 import type { ContentPart } from "../llm/chat-model.ts";
 import { canonical } from "./canonical.ts";
+import { parseClientTools, type StoredClientTool } from "./client-tools.ts";
 
 /** What a caller asks an agent, parsed: the common part of Chat, ChatStream and StartRun. */
 export interface RunInput {
@@ -15,6 +17,8 @@ export interface RunInput {
   requestId: string;
   endUserId: string;
   context: JsonObject;
+  /** Tools that the caller executes; absent: none. */
+  clientTools?: StoredClientTool[] | undefined;
   /** True: nobody waits for it; absent: somebody does. */
   background?: true | undefined;
   /** Longest life of the run. */
@@ -30,6 +34,7 @@ export interface RunInputRequest {
   requestId: string;
   endUserId: string;
   context?: JsonObject | undefined;
+  clientTools?: ClientTool[];
   background?: boolean;
   timeLimit?: Duration | undefined;
 }
@@ -50,6 +55,7 @@ export function parseRunInput(request: RunInputRequest): RunInput {
     requestId: request.requestId,
     endUserId: request.endUserId,
     context: request.context ?? {},
+    ...(request.clientTools?.length && { clientTools: parseClientTools(request.clientTools) }),
     ...(request.background === true && { background: true }),
     ...(request.timeLimit !== undefined && { timeLimitMs: durationMs(request.timeLimit) }),
   };

@@ -30,7 +30,7 @@ export type EngineEvent =
   | { type: "reasoning_completed"; itemId: string; text: string }
   | { type: "tool_call_started"; itemId: string; tool: string }
   | { type: "tool_call_arguments_delta"; itemId: string; offset: number; jsonFragment: string }
-  | { type: "tool_call_requested"; itemId: string; tool: string; argumentsJson: string; risk: RiskClass }
+  | ToolCallRequested
   | { type: "tool_call_progress"; itemId: string; message: string; fraction: number }
   | CallsPlanned
   | ToolCallCompleted
@@ -78,6 +78,17 @@ export interface ToolCallCompleted {
   truncated?: boolean;
   /** Calls of this tool that are left in the current minute, where there is a limit. */
   callsLeft?: number;
+}
+
+/** The model has asked for a tool. */
+export interface ToolCallRequested {
+  type: "tool_call_requested";
+  itemId: string;
+  tool: string;
+  argumentsJson: string;
+  risk: RiskClass;
+  /** True: the run's caller executes it. */
+  client?: boolean;
 }
 
 /** A tool handed the conversation to people. */

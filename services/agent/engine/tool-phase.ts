@@ -47,7 +47,8 @@ export class ToolPhase {
     );
     for (const { call, spec } of planned) {
       const { callId: itemId, name: tool, argumentsJson } = call;
-      yield { type: "tool_call_requested", itemId, tool, argumentsJson, risk: spec?.risk ?? 0 };
+      const client = spec?.client === true && { client: true };
+      yield { type: "tool_call_requested", itemId, tool, argumentsJson, risk: spec?.risk ?? 0, ...client };
     }
     const unfinished: EngineEvent[] = [];
     turn.discardUnfinished(unfinished);

@@ -56,7 +56,7 @@ export class ToolSet {
       if (index >= this.#maxCalls) return refuse(`At most ${this.#maxCalls} tools can be called in one turn.`);
       const spec = this.#byName.get(name);
       if (spec === undefined) return refuse(this.#unknown(name));
-      const checked = checkArguments(name, spec.inputSchema, argumentsJson);
+      const checked = checkArguments(name, spec.checkedSchema ?? spec.inputSchema, argumentsJson);
       if ("problem" in checked) return refuse(checked.problem, spec);
       const ready = { ...call, argumentsJson: checked.argumentsJson };
       if (spec === readToolOutputTool) {

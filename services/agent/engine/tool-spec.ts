@@ -9,6 +9,10 @@ export interface ToolSpec extends ModelTool {
   risk?: RiskClass;
   /** How many of its newest results the model keeps seeing in full, once it has seen them. Absent or 0: all. */
   ephemeral?: number;
+  /** What arguments are checked against, where that is less than the model is told. */
+  checkedSchema?: Record<string, unknown>;
+  /** True: the run's caller executes it. */
+  client?: boolean;
   /** True: people are asked when the outcome of a call is not known. */
   asksWhenUnknown?: boolean;
 }

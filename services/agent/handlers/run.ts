@@ -12,6 +12,7 @@ import { callOf } from "#platform/rpc/call.ts";
 import { invalidFields } from "#platform/rpc/errors.ts";
 import { openPage, pageSize, sealPage } from "#platform/rpc/paging.ts";
 import type { PageTokens } from "#platform/secrets/page-token.ts";
+import type { ClientResults } from "../approvals/client-results.ts";
 import type { Cursor } from "../domain/cursor.ts";
 import { parseRunInput } from "../domain/run-input.ts";
 import { deadLetterToProto, runToProto } from "../proto-mapping.ts";
@@ -19,7 +20,17 @@ import type { DeadLetters } from "../queue/dead-letters.ts";
 import type { Runs } from "../runs/runs.ts";
 import type { WatchFrame } from "../runs/watch.ts";
 
-export function runHandler(runs: Runs, deadLetters: DeadLetters, tokens: PageTokens): ServiceImpl<typeof RunService> {
+/** What the handler hands on to. */
+export interface RunRooms {
+  runs: Runs;
+  deadLetters: DeadLetters;
+  results: ClientResults;
+}
+
+export function runHandler(
+  { runs, deadLetters, results }: RunRooms,
+  tokens: PageTokens,
+): ServiceImpl<typeof RunService> {
   return {
     async startRun(request, context) {
       const call = callOf(context);
@@ -55,6 +66,11 @@ export function runHandler(runs: Runs, deadLetters: DeadLetters, tokens: PageTok
 
     async cancelRun({ runId }, context) {
       const run = await runs.cancel(callOf(context), runId, "caller");
+      return { run: runToProto(run), appliedThroughSeq: run.last_seq };
+    },
+
+    async submitToolResults(request, context) {
+      const run = await results.submit(callOf(context), request);
       return { run: runToProto(run), appliedThroughSeq: run.last_seq };
     },
 

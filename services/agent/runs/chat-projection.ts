@@ -59,8 +59,9 @@ export class ChatProjection {
         return open.map((id) => ({ seq, payload: { case: "retract", value: { itemId: id } } }));
       }
       case "toolCallRequested": {
-        const { tool, argumentsJson: argsJson } = payload.value;
-        return [{ seq, payload: { case: "toolCall", value: { tool, argsJson, callId: itemId } } }];
+        this.#pending.see(event);
+        const { tool, argumentsJson: argsJson, clientExecuted } = payload.value;
+        return [{ seq, payload: { case: "toolCall", value: { tool, argsJson, callId: itemId, clientExecuted } } }];
       }
       case "toolCallCompleted": {
         const { tool, content, isError } = payload.value;
@@ -76,6 +77,9 @@ export class ChatProjection {
         const { $typeName: _name, $unknown: _unknown, argumentsJson: argsJson, ...asked } = payload.value;
         return [{ seq, payload: { case: "approval", value: { ...asked, argsJson, callId: itemId } } }];
       }
+      case "approvalResolved":
+        this.#pending.see(event);
+        return [];
       case "runSuspended": {
         if (seq < this.#asOf) return [];
         const value = { ...this.#ids, state: RunState.SUSPENDED, ...this.#pending.of(payload.value.awaiting) };

@@ -57,9 +57,10 @@ export function durableBody(event: Completing): EventBody {
     case "item_discarded":
       return { payload: { case: "itemDiscarded", value: { step: event.step, cause: event.cause } } };
     case "tool_call_requested": {
-      const { itemId, tool, argumentsJson, risk } = event;
+      const { itemId, tool, argumentsJson, risk, client: clientExecuted = false } = event;
       const argumentsSha256 = createHash("sha256").update(argumentsJson).digest("hex");
-      return { itemId, payload: { case: "toolCallRequested", value: { tool, argumentsJson, argumentsSha256, risk } } };
+      const value = { tool, argumentsJson, argumentsSha256, risk, clientExecuted };
+      return { itemId, payload: { case: "toolCallRequested", value } };
     }
     case "tool_call_completed": {
       const { itemId, tool, structuredJson, isError } = event;

@@ -62,6 +62,7 @@ export async function loadRun(
       chosen: plan.chosen,
       // An answer that took two processes is not kept for others.
       question: { message: "", language: plan.language, standsAlone: false },
+      clientTools: plan.clientTools,
       firstStep: undefined,
       history: history.messages,
       historyOmitted: 0,

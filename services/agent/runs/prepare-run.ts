@@ -4,6 +4,7 @@ import { audit } from "#platform/postgres/audit.ts";
 import type { Database } from "#platform/postgres/database.ts";
 import type { Call } from "#platform/rpc/call.ts";
 import { invalidFields, notFound, raise } from "#platform/rpc/errors.ts";
+import { checkCollisions } from "../domain/client-tools.ts";
 import { suspicionsIn } from "../domain/input-guard.ts";
 import { ownerFor, writeReach } from "../domain/ownership.ts";
 import type { RunInput } from "../domain/run-input.ts";
@@ -52,6 +53,7 @@ export async function prepareRun(
   const endUserId = session?.end_user_id ?? ownerFor(call.principal, input.endUserId);
   const resolved = await deps.resolveAgent(call, input.agentId || (session?.agent_id ?? ""), endUserId);
   const { agent = raise(notFound("agent")), limits, inputGuard } = resolved;
+  checkCollisions(input.clientTools ?? [], agent.tools);
   const limit = Number(limits?.maxMessageCharacters ?? MAX_MESSAGE_CHARACTERS);
   if (input.message.length > limit && [...input.message].length > limit) {
     throw invalidFields({

@@ -8,6 +8,7 @@ import { failpoint } from "#platform/process/failpoint.ts";
 import type { Call } from "#platform/rpc/call.ts";
 import { notFound, raise } from "#platform/rpc/errors.ts";
 import type { RunPermit } from "../admission/run-pool.ts";
+import type { StoredClientTool } from "../domain/client-tools.ts";
 import { languageOf, routingFacts } from "../domain/routing-facts.ts";
 import type { RunInput } from "../domain/run-input.ts";
 import { isToldOf, profileMessage } from "../domain/user-profile.ts";
@@ -69,6 +70,8 @@ export interface StartedRun {
   chosen: ChosenModels | ModelError;
   /** What may be answered without a model. */
   question: Pick<Question, "message" | "language" | "standsAlone">;
+  /** Tools that the caller executes. */
+  clientTools: readonly StoredClientTool[];
   /** To be told to who watches. */
   notices: readonly StartNotice[];
   /** The step whose step_started is stored with run_started. */
@@ -135,7 +138,8 @@ export async function beginWork(
   const language = resolved.userProfile?.language || languageOf(input);
   const { retention } = resolved;
   const messages = added.map(({ id = "", ...message }) => ({ messageId: id, json: JSON.stringify(message) }));
-  const plan = toStoredPlan({ resolved, chosen, language });
+  const { clientTools = [] } = input;
+  const plan = toStoredPlan({ resolved, chosen, language, clientTools });
   const leasedAt = performance.now();
   failpoint("run-begin.before-store");
   const run = await beginRun(tx, {
@@ -173,6 +177,7 @@ export async function beginWork(
       language,
       standsAlone: messagesBefore === 0 && input.attachments.length === 0 && Object.keys(input.context).length === 0,
     },
+    clientTools,
     firstStep,
     notices,
     history: [...earlier.messages, ...added],

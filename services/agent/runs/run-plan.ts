@@ -4,6 +4,8 @@ import {
   type ResolveAgentResponse,
   ResolveAgentResponseSchema,
 } from "#gen/agentmesh/config/v1/resolution_service_pb.ts";
+import { jsonText } from "#platform/postgres/json-text.ts";
+import type { StoredClientTool } from "../domain/client-tools.ts";
 import { ModelError, type ModelErrorKind } from "../llm/model-error.ts";
 import type { ChosenModels } from "../llm/routing.ts";
 import type { RunPlanRow } from "../store/resume-store.ts";
@@ -14,6 +16,8 @@ export interface RunPlan {
   chosen: ChosenModels | ModelError;
   /** In which an answer is best, as a BCP 47 tag. */
   language: string;
+  /** Tools that the caller executes. */
+  clientTools: readonly StoredClientTool[];
 }
 
 /** A plan as it is stored: what many runs share, and what is the run's own. */
@@ -26,12 +30,13 @@ export interface StoredPlan {
 }
 
 /** The user's profile is left out: the conversation holds what of it matters. */
-export function toStoredPlan({ resolved, chosen, language }: RunPlan): StoredPlan {
+export function toStoredPlan({ resolved, chosen, language, clientTools }: RunPlan): StoredPlan {
   const { userProfile: _user, $typeName: _name, $unknown: _unknown, ...rest } = resolved;
   const shared = toBinary(ResolveAgentResponseSchema, create(ResolveAgentResponseSchema, rest));
   const planId = createHash("sha256").update(shared).digest("hex");
   const models = chosen instanceof ModelError ? { failed: chosen.kind, code: chosen.code ?? "" } : chosen;
-  return { planId, shared, own: JSON.stringify({ chosen: models, language }) };
+  const tools = clientTools.length > 0 && { client_tools: clientTools };
+  return { planId, shared, own: jsonText({ chosen: models, language, ...tools }) };
 }
 
 /** Undefined for a run of an earlier release, or one whose plan is gone. */
@@ -42,6 +47,7 @@ export function fromStoredPlan({ plan, begun_with: own }: RunPlanRow): RunPlan |
     resolved: fromBinary(ResolveAgentResponseSchema, plan),
     chosen: "failed" in chosen ? new ModelError(chosen.failed, { retryable: false, code: chosen.code }) : chosen,
     language: own.language,
+    clientTools: own.client_tools ?? [],
   };
 }
 

@@ -1,6 +1,6 @@
 import type { Client } from "@connectrpc/connect";
 import type { ToolExecutionService, ToolResult } from "#gen/agentmesh/tool/v1/tool_execution_service_pb.ts";
-import type { Tool } from "#gen/agentmesh/tool/v1/tool_service_pb.ts";
+import { type Tool, UnknownPolicy } from "#gen/agentmesh/tool/v1/tool_service_pb.ts";
 import { failpoint } from "#platform/process/failpoint.ts";
 import { type Call, onward, withSignal } from "#platform/rpc/call.ts";
 import { consume } from "#platform/rpc/consume.ts";
@@ -103,13 +103,14 @@ export function openToolsOf(tools: Client<typeof ToolExecutionService>, answers:
 }
 
 function toOutcome(result: ToolResult): ToolOutcome {
-  const { content, structuredJson, isError, durationMs, truncated, callsLeft, escalation } = result;
+  const { content, structuredJson, isError, durationMs, truncated, callsLeft, escalation, unknown } = result;
   return {
     content: content.map(contentFromProto),
     structuredJson,
     isError,
     durationMs: Number(durationMs),
     ...(truncated && { truncated }),
+    ...(unknown && { unknown }),
     ...(callsLeft !== undefined && { callsLeft }),
     ...(escalation !== undefined && {
       escalation: {
@@ -130,5 +131,6 @@ function toolSpec(tool: Tool): ToolSpec {
     concurrencySafe: tool.concurrencySafe,
     risk: tool.risk,
     ephemeral: tool.ephemeral,
+    asksWhenUnknown: tool.onUnknown === UnknownPolicy.ASK,
   };
 }

@@ -6,6 +6,7 @@ import { failpoint } from "#platform/process/failpoint.ts";
 import { type Call, withSignal } from "#platform/rpc/call.ts";
 import { Gates, type Pause } from "../approvals/gates.ts";
 import { approvalRules } from "../domain/approval-rules.ts";
+import { clientToolSpec } from "../domain/client-tools.ts";
 import type { EngineEvent, WaitingCall } from "../engine/events.ts";
 import { runLoop } from "../engine/loop.ts";
 import type { LoopInput } from "../engine/loop-input.ts";
@@ -54,7 +55,7 @@ export async function work(deps: WorkDeps, { call, started, log, scribe, giveUp 
   if (chosen instanceof Error) throw chosen;
   const caller = { ...log.ids, endUserId: started.session.end_user_id };
   const [tools, models] = await Promise.all([
-    deps.openTools(call, caller, agent.tools),
+    withClientTools(deps.openTools(call, caller, agent.tools), started.clientTools),
     deps.models.ladder(call, started.resolved, chosen),
   ]);
   const gates = new Gates({
@@ -125,6 +126,12 @@ async function play(
     // A loop that is left in the middle holds the model's stream.
     await loop.return(undefined as never);
   }
+}
+
+/** With those that the run's caller executes, of which none has the name of another. */
+async function withClientTools(opened: Promise<RunTools>, tools: StartedRun["clientTools"]): Promise<RunTools> {
+  const ofAgent = await opened;
+  return tools.length === 0 ? ofAgent : { ...ofAgent, specs: [...ofAgent.specs, ...tools.map(clientToolSpec)] };
 }
 
 function pauseOf(gates: Gates, waiting: readonly WaitingCall[]): Pause {

@@ -55,6 +55,7 @@ export const ERASED: readonly { table: string; rows: string }[] = [
   { table: "run_events", rows: ofItsRuns("run_events") },
   { table: "step_drafts", rows: ofItsRuns("step_drafts") },
   { table: "approvals", rows: ofSession("approvals") },
+  { table: "client_calls", rows: ofSession("client_calls") },
   { table: "queued_runs", rows: ofSession("queued_runs") },
   { table: "dead_letters", rows: ofSession("dead_letters") },
   { table: "messages", rows: ofSession("messages") },

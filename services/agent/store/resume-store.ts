@@ -1,4 +1,5 @@
 import type { Tx } from "#platform/postgres/database.ts";
+import type { StoredClientTool } from "../domain/client-tools.ts";
 import type { ModelUsage } from "../engine/events.ts";
 import type { ModelMessage } from "../llm/chat-model.ts";
 
@@ -14,7 +15,7 @@ export interface StepDraft {
 export interface RunPlanRow {
   /** Null: a run of an earlier release. */
   plan: Uint8Array | null;
-  begun_with: { chosen: unknown; language: string } | null;
+  begun_with: { chosen: unknown; language: string; client_tools?: StoredClientTool[] } | null;
 }
 
 /** A part of a statement that stores the draft of parameter `param` for the row of `run`. */

@@ -125,7 +125,7 @@ export class Attempt {
   }
 }
 
-/** The model is told, and decides. The one place for what a tool might want to happen instead. */
+/** The agent acts on it by the tool's `onUnknown`: the model is told, or people are asked. */
 export function outcomeUnknown({ maxOutputBytes }: CodeTool) {
   const text = "The outcome of this call is not known; it may or may not have taken effect.";
   return { outcome: "unknown", result: failedResult(text, maxOutputBytes), durationMs: 0 } as const;

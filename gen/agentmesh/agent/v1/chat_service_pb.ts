@@ -8,6 +8,8 @@ import type { RetryAdvice } from "./agent_event_pb.ts";
 import { file_agentmesh_agent_v1_agent_event } from "./agent_event_pb.ts";
 import type { ApprovalDecision, ApprovalKind } from "./approval_pb.ts";
 import { file_agentmesh_agent_v1_approval } from "./approval_pb.ts";
+import type { ClientTool } from "./client_tool_pb.ts";
+import { file_agentmesh_agent_v1_client_tool } from "./client_tool_pb.ts";
 import type { RunOutcome, RunState } from "./run_pb.ts";
 import { file_agentmesh_agent_v1_run } from "./run_pb.ts";
 import { file_agentmesh_common_v1_auth_option } from "../../common/v1/auth_option_pb.ts";
@@ -30,7 +32,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file agentmesh/agent/v1/chat_service.proto.
  */
 export const file_agentmesh_agent_v1_chat_service: GenFile = /*@__PURE__*/
-  fileDesc("CiVhZ2VudG1lc2gvYWdlbnQvdjEvY2hhdF9zZXJ2aWNlLnByb3RvEhJhZ2VudG1lc2guYWdlbnQudjEirgIKC0NoYXRSZXF1ZXN0Eh8KB21lc3NhZ2UYASABKAlCDuBBArpICHIGEAEYoI0GEhwKCnNlc3Npb25faWQYAiABKAlCCLpIBXIDGIABEhoKCGFnZW50X2lkGAMgASgJQgi6SAVyAxiAARI/CgthdHRhY2htZW50cxgEIAMoCzIgLmFnZW50bWVzaC5jb21tb24udjEuQ29udGVudFBhcnRCCLpIBZIBAhAKEhwKCnJlcXVlc3RfaWQYBSABKAlCCLpIBXIDGIABEh0KC2VuZF91c2VyX2lkGAYgASgJQgi6SAVyAxiAARIoCgdjb250ZXh0GAcgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIcChRjYW5jZWxfb25fZGlzY29ubmVjdBgIIAEoCCKUAgoMQ2hhdFJlc3BvbnNlEhAKCHJlc3BvbnNlGAEgASgJEhIKCnNlc3Npb25faWQYAiABKAkSMAoFdXNhZ2UYAyABKAsyIS5hZ2VudG1lc2guY29tbW9uLnYxLlVzYWdlU3VtbWFyeRIOCgZydW5faWQYBCABKAkSKwoFc3RhdGUYBSABKA4yHC5hZ2VudG1lc2guYWdlbnQudjEuUnVuU3RhdGUSLwoHb3V0Y29tZRgGIAEoDjIeLmFnZW50bWVzaC5hZ2VudC52MS5SdW5PdXRjb21lEj4KEXBlbmRpbmdfYXBwcm92YWxzGAcgAygLMiMuYWdlbnRtZXNoLmFnZW50LnYxLlBlbmRpbmdBcHByb3ZhbCK0AgoRQ2hhdFN0cmVhbVJlcXVlc3QSHwoHbWVzc2FnZRgBIAEoCUIO4EECukgIcgYQARigjQYSHAoKc2Vzc2lvbl9pZBgCIAEoCUIIukgFcgMYgAESGgoIYWdlbnRfaWQYAyABKAlCCLpIBXIDGIABEj8KC2F0dGFjaG1lbnRzGAQgAygLMiAuYWdlbnRtZXNoLmNvbW1vbi52MS5Db250ZW50UGFydEIIukgFkgECEAoSHAoKcmVxdWVzdF9pZBgFIAEoCUIIukgFcgMYgAESHQoLZW5kX3VzZXJfaWQYBiABKAlCCLpIBXIDGIABEigKB2NvbnRleHQYByABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EhwKFGNhbmNlbF9vbl9kaXNjb25uZWN0GAggASgIIkIKEkNoYXRTdHJlYW1SZXNwb25zZRIsCgVldmVudBgBIAEoCzIdLmFnZW50bWVzaC5hZ2VudC52MS5DaGF0RXZlbnQi9AMKCUNoYXRFdmVudBILCgNzZXEYASABKAMSLAoEdGV4dBgCIAEoCzIcLmFnZW50bWVzaC5hZ2VudC52MS5DaGF0VGV4dEgAEjUKCXRvb2xfY2FsbBgDIAEoCzIgLmFnZW50bWVzaC5hZ2VudC52MS5DaGF0VG9vbENhbGxIABI5Cgt0b29sX3Jlc3VsdBgEIAEoCzIiLmFnZW50bWVzaC5hZ2VudC52MS5DaGF0VG9vbFJlc3VsdEgAEjIKB3JldHJhY3QYBSABKAsyHy5hZ2VudG1lc2guYWdlbnQudjEuQ2hhdFJldHJhY3RIABIzCgpvcGVuX2l0ZW1zGAYgASgLMh0uYWdlbnRtZXNoLmFnZW50LnYxLk9wZW5JdGVtc0gAEjAKBm5vdGljZRgHIAEoCzIeLmFnZW50bWVzaC5hZ2VudC52MS5DaGF0Tm90aWNlSAASLgoFZmluYWwYCCABKAsyHS5hZ2VudG1lc2guYWdlbnQudjEuQ2hhdEZpbmFsSAASLgoFZXJyb3IYCSABKAsyHS5hZ2VudG1lc2guYWdlbnQudjEuQ2hhdEVycm9ySAASNAoIYXBwcm92YWwYCiABKAsyIC5hZ2VudG1lc2guYWdlbnQudjEuQ2hhdEFwcHJvdmFsSABCCQoHcGF5bG9hZCIsCghDaGF0VGV4dBIPCgdjb250ZW50GAEgASgJEg8KB2l0ZW1faWQYAiABKAkiSgoMQ2hhdFRvb2xDYWxsEgwKBHRvb2wYASABKAkSGwoJYXJnc19qc29uGAIgASgJQgiatRgEYXJncxIPCgdjYWxsX2lkGAMgASgJIlEKDkNoYXRUb29sUmVzdWx0EgwKBHRvb2wYASABKAkSDgoGcmVzdWx0GAIgASgJEg8KB2NhbGxfaWQYAyABKAkSEAoIaXNfZXJyb3IYBCABKAgi+wIKDENoYXRBcHByb3ZhbBITCgthcHByb3ZhbF9pZBgBIAEoCRIPCgdjYWxsX2lkGAIgASgJEgwKBHRvb2wYAyABKAkSGwoJYXJnc19qc29uGAQgASgJQgiatRgEYXJncxIYChBhcmd1bWVudHNfc2hhMjU2GAUgASgJEi4KBGtpbmQYBiABKA4yIC5hZ2VudG1lc2guYWdlbnQudjEuQXBwcm92YWxLaW5kEiwKBHJpc2sYByABKA4yHi5hZ2VudG1lc2guY29tbW9uLnYxLlJpc2tDbGFzcxIOCgZyZWFzb24YCCABKAkSPwoRYWxsb3dlZF9kZWNpc2lvbnMYCSADKA4yJC5hZ2VudG1lc2guYWdlbnQudjEuQXBwcm92YWxEZWNpc2lvbhIgChhyZXF1aXJlc19vdGhlcl9wcmluY2lwYWwYCiABKAgSLwoLZXhwaXJlX3RpbWUYCyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIvkCCg9QZW5kaW5nQXBwcm92YWwSEwoLYXBwcm92YWxfaWQYASABKAkSDwoHY2FsbF9pZBgCIAEoCRIMCgR0b29sGAMgASgJEhYKDmFyZ3VtZW50c19qc29uGAQgASgJEhgKEGFyZ3VtZW50c19zaGEyNTYYBSABKAkSLgoEa2luZBgGIAEoDjIgLmFnZW50bWVzaC5hZ2VudC52MS5BcHByb3ZhbEtpbmQSLAoEcmlzaxgHIAEoDjIeLmFnZW50bWVzaC5jb21tb24udjEuUmlza0NsYXNzEg4KBnJlYXNvbhgIIAEoCRI/ChFhbGxvd2VkX2RlY2lzaW9ucxgJIAMoDjIkLmFnZW50bWVzaC5hZ2VudC52MS5BcHByb3ZhbERlY2lzaW9uEiAKGHJlcXVpcmVzX290aGVyX3ByaW5jaXBhbBgKIAEoCBIvCgtleHBpcmVfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiHgoLQ2hhdFJldHJhY3QSDwoHaXRlbV9pZBgBIAEoCSItCgpDaGF0Tm90aWNlEg4KBnJlYXNvbhgBIAEoCRIPCgdtZXNzYWdlGAIgASgJIqICCglDaGF0RmluYWwSDwoHY29udGVudBgBIAEoCRIQCghyZXNwb25zZRgCIAEoCRISCgpzZXNzaW9uX2lkGAMgASgJEjAKBXVzYWdlGAQgASgLMiEuYWdlbnRtZXNoLmNvbW1vbi52MS5Vc2FnZVN1bW1hcnkSDgoGcnVuX2lkGAUgASgJEisKBXN0YXRlGAYgASgOMhwuYWdlbnRtZXNoLmFnZW50LnYxLlJ1blN0YXRlEi8KB291dGNvbWUYByABKA4yHi5hZ2VudG1lc2guYWdlbnQudjEuUnVuT3V0Y29tZRI+ChFwZW5kaW5nX2FwcHJvdmFscxgIIAMoCzIjLmFnZW50bWVzaC5hZ2VudC52MS5QZW5kaW5nQXBwcm92YWwijgEKCUNoYXRFcnJvchIMCgRjb2RlGAEgASgJEg4KBnJlYXNvbhgCIAEoCRIPCgdtZXNzYWdlGAMgASgJEi4KBXJldHJ5GAQgASgOMh8uYWdlbnRtZXNoLmFnZW50LnYxLlJldHJ5QWR2aWNlEg4KBnJ1bl9pZBgFIAEoCRISCgpzZXNzaW9uX2lkGAYgASgJIksKCU9wZW5JdGVtcxIRCglhc19vZl9zZXEYASABKAMSKwoFaXRlbXMYAiADKAsyHC5hZ2VudG1lc2guYWdlbnQudjEuT3Blbkl0ZW0iSAoIT3Blbkl0ZW0SDwoHaXRlbV9pZBgBIAEoCRIMCgRraW5kGAIgASgJEg8KB2NvbnRlbnQYAyABKAkSDAoEdG9vbBgEIAEoCTK9AgoLQ2hhdFNlcnZpY2USdAoEQ2hhdBIfLmFnZW50bWVzaC5hZ2VudC52MS5DaGF0UmVxdWVzdBogLmFnZW50bWVzaC5hZ2VudC52MS5DaGF0UmVzcG9uc2UiKYq1GA4KCmFnZW50czpydW4QAYLT5JMCEToBKiIML2FwaS92MS9jaGF0ErcBCgpDaGF0U3RyZWFtEiUuYWdlbnRtZXNoLmFnZW50LnYxLkNoYXRTdHJlYW1SZXF1ZXN0GiYuYWdlbnRtZXNoLmFnZW50LnYxLkNoYXRTdHJlYW1SZXNwb25zZSJYirUYDgoKYWdlbnRzOnJ1bhABkrUYHQoJZXZlbnQuc2VxEgVldmVudBoHcGF5bG9hZCgBgtPkkwIfOgEqYgVldmVudCITL2FwaS92MS9jaGF0L3N0cmVhbTABYgZwcm90bzM", [file_agentmesh_agent_v1_agent_event, file_agentmesh_agent_v1_approval, file_agentmesh_agent_v1_run, file_agentmesh_common_v1_auth_option, file_agentmesh_common_v1_content, file_agentmesh_common_v1_json_option, file_agentmesh_common_v1_risk, file_agentmesh_common_v1_sse_option, file_agentmesh_common_v1_usage, file_buf_validate_validate, file_google_api_annotations, file_google_api_field_behavior, file_google_protobuf_struct, file_google_protobuf_timestamp]);
+  fileDesc("CiVhZ2VudG1lc2gvYWdlbnQvdjEvY2hhdF9zZXJ2aWNlLnByb3RvEhJhZ2VudG1lc2guYWdlbnQudjEi7gIKC0NoYXRSZXF1ZXN0Eh8KB21lc3NhZ2UYASABKAlCDuBBArpICHIGEAEYoI0GEhwKCnNlc3Npb25faWQYAiABKAlCCLpIBXIDGIABEhoKCGFnZW50X2lkGAMgASgJQgi6SAVyAxiAARI/CgthdHRhY2htZW50cxgEIAMoCzIgLmFnZW50bWVzaC5jb21tb24udjEuQ29udGVudFBhcnRCCLpIBZIBAhAKEhwKCnJlcXVlc3RfaWQYBSABKAlCCLpIBXIDGIABEh0KC2VuZF91c2VyX2lkGAYgASgJQgi6SAVyAxiAARIoCgdjb250ZXh0GAcgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIcChRjYW5jZWxfb25fZGlzY29ubmVjdBgIIAEoCBI+CgxjbGllbnRfdG9vbHMYCiADKAsyHi5hZ2VudG1lc2guYWdlbnQudjEuQ2xpZW50VG9vbEIIukgFkgECECAi1QIKDENoYXRSZXNwb25zZRIQCghyZXNwb25zZRgBIAEoCRISCgpzZXNzaW9uX2lkGAIgASgJEjAKBXVzYWdlGAMgASgLMiEuYWdlbnRtZXNoLmNvbW1vbi52MS5Vc2FnZVN1bW1hcnkSDgoGcnVuX2lkGAQgASgJEisKBXN0YXRlGAUgASgOMhwuYWdlbnRtZXNoLmFnZW50LnYxLlJ1blN0YXRlEi8KB291dGNvbWUYBiABKA4yHi5hZ2VudG1lc2guYWdlbnQudjEuUnVuT3V0Y29tZRI+ChFwZW5kaW5nX2FwcHJvdmFscxgHIAMoCzIjLmFnZW50bWVzaC5hZ2VudC52MS5QZW5kaW5nQXBwcm92YWwSPwoScGVuZGluZ190b29sX2NhbGxzGAggAygLMiMuYWdlbnRtZXNoLmFnZW50LnYxLlBlbmRpbmdUb29sQ2FsbCL0AgoRQ2hhdFN0cmVhbVJlcXVlc3QSHwoHbWVzc2FnZRgBIAEoCUIO4EECukgIcgYQARigjQYSHAoKc2Vzc2lvbl9pZBgCIAEoCUIIukgFcgMYgAESGgoIYWdlbnRfaWQYAyABKAlCCLpIBXIDGIABEj8KC2F0dGFjaG1lbnRzGAQgAygLMiAuYWdlbnRtZXNoLmNvbW1vbi52MS5Db250ZW50UGFydEIIukgFkgECEAoSHAoKcmVxdWVzdF9pZBgFIAEoCUIIukgFcgMYgAESHQoLZW5kX3VzZXJfaWQYBiABKAlCCLpIBXIDGIABEigKB2NvbnRleHQYByABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EhwKFGNhbmNlbF9vbl9kaXNjb25uZWN0GAggASgIEj4KDGNsaWVudF90b29scxgKIAMoCzIeLmFnZW50bWVzaC5hZ2VudC52MS5DbGllbnRUb29sQgi6SAWSAQIQICJCChJDaGF0U3RyZWFtUmVzcG9uc2USLAoFZXZlbnQYASABKAsyHS5hZ2VudG1lc2guYWdlbnQudjEuQ2hhdEV2ZW50IvQDCglDaGF0RXZlbnQSCwoDc2VxGAEgASgDEiwKBHRleHQYAiABKAsyHC5hZ2VudG1lc2guYWdlbnQudjEuQ2hhdFRleHRIABI1Cgl0b29sX2NhbGwYAyABKAsyIC5hZ2VudG1lc2guYWdlbnQudjEuQ2hhdFRvb2xDYWxsSAASOQoLdG9vbF9yZXN1bHQYBCABKAsyIi5hZ2VudG1lc2guYWdlbnQudjEuQ2hhdFRvb2xSZXN1bHRIABIyCgdyZXRyYWN0GAUgASgLMh8uYWdlbnRtZXNoLmFnZW50LnYxLkNoYXRSZXRyYWN0SAASMwoKb3Blbl9pdGVtcxgGIAEoCzIdLmFnZW50bWVzaC5hZ2VudC52MS5PcGVuSXRlbXNIABIwCgZub3RpY2UYByABKAsyHi5hZ2VudG1lc2guYWdlbnQudjEuQ2hhdE5vdGljZUgAEi4KBWZpbmFsGAggASgLMh0uYWdlbnRtZXNoLmFnZW50LnYxLkNoYXRGaW5hbEgAEi4KBWVycm9yGAkgASgLMh0uYWdlbnRtZXNoLmFnZW50LnYxLkNoYXRFcnJvckgAEjQKCGFwcHJvdmFsGAogASgLMiAuYWdlbnRtZXNoLmFnZW50LnYxLkNoYXRBcHByb3ZhbEgAQgkKB3BheWxvYWQiLAoIQ2hhdFRleHQSDwoHY29udGVudBgBIAEoCRIPCgdpdGVtX2lkGAIgASgJImMKDENoYXRUb29sQ2FsbBIMCgR0b29sGAEgASgJEhsKCWFyZ3NfanNvbhgCIAEoCUIImrUYBGFyZ3MSDwoHY2FsbF9pZBgDIAEoCRIXCg9jbGllbnRfZXhlY3V0ZWQYBCABKAgiUQoOQ2hhdFRvb2xSZXN1bHQSDAoEdG9vbBgBIAEoCRIOCgZyZXN1bHQYAiABKAkSDwoHY2FsbF9pZBgDIAEoCRIQCghpc19lcnJvchgEIAEoCCL7AgoMQ2hhdEFwcHJvdmFsEhMKC2FwcHJvdmFsX2lkGAEgASgJEg8KB2NhbGxfaWQYAiABKAkSDAoEdG9vbBgDIAEoCRIbCglhcmdzX2pzb24YBCABKAlCCJq1GARhcmdzEhgKEGFyZ3VtZW50c19zaGEyNTYYBSABKAkSLgoEa2luZBgGIAEoDjIgLmFnZW50bWVzaC5hZ2VudC52MS5BcHByb3ZhbEtpbmQSLAoEcmlzaxgHIAEoDjIeLmFnZW50bWVzaC5jb21tb24udjEuUmlza0NsYXNzEg4KBnJlYXNvbhgIIAEoCRI/ChFhbGxvd2VkX2RlY2lzaW9ucxgJIAMoDjIkLmFnZW50bWVzaC5hZ2VudC52MS5BcHByb3ZhbERlY2lzaW9uEiAKGHJlcXVpcmVzX290aGVyX3ByaW5jaXBhbBgKIAEoCBIvCgtleHBpcmVfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAi+QIKD1BlbmRpbmdBcHByb3ZhbBITCgthcHByb3ZhbF9pZBgBIAEoCRIPCgdjYWxsX2lkGAIgASgJEgwKBHRvb2wYAyABKAkSFgoOYXJndW1lbnRzX2pzb24YBCABKAkSGAoQYXJndW1lbnRzX3NoYTI1NhgFIAEoCRIuCgRraW5kGAYgASgOMiAuYWdlbnRtZXNoLmFnZW50LnYxLkFwcHJvdmFsS2luZBIsCgRyaXNrGAcgASgOMh4uYWdlbnRtZXNoLmNvbW1vbi52MS5SaXNrQ2xhc3MSDgoGcmVhc29uGAggASgJEj8KEWFsbG93ZWRfZGVjaXNpb25zGAkgAygOMiQuYWdlbnRtZXNoLmFnZW50LnYxLkFwcHJvdmFsRGVjaXNpb24SIAoYcmVxdWlyZXNfb3RoZXJfcHJpbmNpcGFsGAogASgIEi8KC2V4cGlyZV90aW1lGAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJICg9QZW5kaW5nVG9vbENhbGwSDwoHY2FsbF9pZBgBIAEoCRIMCgR0b29sGAIgASgJEhYKDmFyZ3VtZW50c19qc29uGAMgASgJIh4KC0NoYXRSZXRyYWN0Eg8KB2l0ZW1faWQYASABKAkiLQoKQ2hhdE5vdGljZRIOCgZyZWFzb24YASABKAkSDwoHbWVzc2FnZRgCIAEoCSLjAgoJQ2hhdEZpbmFsEg8KB2NvbnRlbnQYASABKAkSEAoIcmVzcG9uc2UYAiABKAkSEgoKc2Vzc2lvbl9pZBgDIAEoCRIwCgV1c2FnZRgEIAEoCzIhLmFnZW50bWVzaC5jb21tb24udjEuVXNhZ2VTdW1tYXJ5Eg4KBnJ1bl9pZBgFIAEoCRIrCgVzdGF0ZRgGIAEoDjIcLmFnZW50bWVzaC5hZ2VudC52MS5SdW5TdGF0ZRIvCgdvdXRjb21lGAcgASgOMh4uYWdlbnRtZXNoLmFnZW50LnYxLlJ1bk91dGNvbWUSPgoRcGVuZGluZ19hcHByb3ZhbHMYCCADKAsyIy5hZ2VudG1lc2guYWdlbnQudjEuUGVuZGluZ0FwcHJvdmFsEj8KEnBlbmRpbmdfdG9vbF9jYWxscxgJIAMoCzIjLmFnZW50bWVzaC5hZ2VudC52MS5QZW5kaW5nVG9vbENhbGwijgEKCUNoYXRFcnJvchIMCgRjb2RlGAEgASgJEg4KBnJlYXNvbhgCIAEoCRIPCgdtZXNzYWdlGAMgASgJEi4KBXJldHJ5GAQgASgOMh8uYWdlbnRtZXNoLmFnZW50LnYxLlJldHJ5QWR2aWNlEg4KBnJ1bl9pZBgFIAEoCRISCgpzZXNzaW9uX2lkGAYgASgJIksKCU9wZW5JdGVtcxIRCglhc19vZl9zZXEYASABKAMSKwoFaXRlbXMYAiADKAsyHC5hZ2VudG1lc2guYWdlbnQudjEuT3Blbkl0ZW0iSAoIT3Blbkl0ZW0SDwoHaXRlbV9pZBgBIAEoCRIMCgRraW5kGAIgASgJEg8KB2NvbnRlbnQYAyABKAkSDAoEdG9vbBgEIAEoCTK9AgoLQ2hhdFNlcnZpY2USdAoEQ2hhdBIfLmFnZW50bWVzaC5hZ2VudC52MS5DaGF0UmVxdWVzdBogLmFnZW50bWVzaC5hZ2VudC52MS5DaGF0UmVzcG9uc2UiKYq1GA4KCmFnZW50czpydW4QAYLT5JMCEToBKiIML2FwaS92MS9jaGF0ErcBCgpDaGF0U3RyZWFtEiUuYWdlbnRtZXNoLmFnZW50LnYxLkNoYXRTdHJlYW1SZXF1ZXN0GiYuYWdlbnRtZXNoLmFnZW50LnYxLkNoYXRTdHJlYW1SZXNwb25zZSJYirUYDgoKYWdlbnRzOnJ1bhABkrUYHQoJZXZlbnQuc2VxEgVldmVudBoHcGF5bG9hZCgBgtPkkwIfOgEqYgVldmVudCITL2FwaS92MS9jaGF0L3N0cmVhbTABYgZwcm90bzM", [file_agentmesh_agent_v1_agent_event, file_agentmesh_agent_v1_approval, file_agentmesh_agent_v1_client_tool, file_agentmesh_agent_v1_run, file_agentmesh_common_v1_auth_option, file_agentmesh_common_v1_content, file_agentmesh_common_v1_json_option, file_agentmesh_common_v1_risk, file_agentmesh_common_v1_sse_option, file_agentmesh_common_v1_usage, file_buf_validate_validate, file_google_api_annotations, file_google_api_field_behavior, file_google_protobuf_struct, file_google_protobuf_timestamp]);
 
 /**
  * A user's message to an agent.
@@ -94,6 +96,13 @@ export type ChatRequest = Message<"agentmesh.agent.v1.ChatRequest"> & {
    * @generated from field: bool cancel_on_disconnect = 8;
    */
   cancelOnDisconnect: boolean;
+
+  /**
+   * Tools that the caller executes itself; 32 at most.
+   *
+   * @generated from field: repeated agentmesh.agent.v1.ClientTool client_tools = 10;
+   */
+  clientTools: ClientTool[];
 };
 
 /**
@@ -157,6 +166,13 @@ export type ChatResponse = Message<"agentmesh.agent.v1.ChatResponse"> & {
    * @generated from field: repeated agentmesh.agent.v1.PendingApproval pending_approvals = 7;
    */
   pendingApprovals: PendingApproval[];
+
+  /**
+   * Calls of the caller's tools that the run waits for; RunService.SubmitToolResults takes their results.
+   *
+   * @generated from field: repeated agentmesh.agent.v1.PendingToolCall pending_tool_calls = 8;
+   */
+  pendingToolCalls: PendingToolCall[];
 };
 
 /**
@@ -227,6 +243,13 @@ export type ChatStreamRequest = Message<"agentmesh.agent.v1.ChatStreamRequest"> 
    * @generated from field: bool cancel_on_disconnect = 8;
    */
   cancelOnDisconnect: boolean;
+
+  /**
+   * Tools that the caller executes itself; 32 at most.
+   *
+   * @generated from field: repeated agentmesh.agent.v1.ClientTool client_tools = 10;
+   */
+  clientTools: ClientTool[];
 };
 
 /**
@@ -411,6 +434,13 @@ export type ChatToolCall = Message<"agentmesh.agent.v1.ChatToolCall"> & {
    * @generated from field: string call_id = 3;
    */
   callId: string;
+
+  /**
+   * True: the caller executes it, and the run waits for RunService.SubmitToolResults.
+   *
+   * @generated from field: bool client_executed = 4;
+   */
+  clientExecuted: boolean;
 };
 
 /**
@@ -645,6 +675,41 @@ export const PendingApprovalSchema: GenMessage<PendingApproval> = /*@__PURE__*/
   messageDesc(file_agentmesh_agent_v1_chat_service, 9);
 
 /**
+ * A call that the caller is to execute.
+ *
+ * @generated from message agentmesh.agent.v1.PendingToolCall
+ */
+export type PendingToolCall = Message<"agentmesh.agent.v1.PendingToolCall"> & {
+  /**
+   * Call, `call_…`.
+   *
+   * @generated from field: string call_id = 1;
+   */
+  callId: string;
+
+  /**
+   * Tool's name.
+   *
+   * @generated from field: string tool = 2;
+   */
+  tool: string;
+
+  /**
+   * Arguments as JSON text; those that were approved, where people have changed them. What the agent hides is hidden.
+   *
+   * @generated from field: string arguments_json = 3;
+   */
+  argumentsJson: string;
+};
+
+/**
+ * Describes the message agentmesh.agent.v1.PendingToolCall.
+ * Use `create(PendingToolCallSchema)` to create a new message.
+ */
+export const PendingToolCallSchema: GenMessage<PendingToolCall> = /*@__PURE__*/
+  messageDesc(file_agentmesh_agent_v1_chat_service, 10);
+
+/**
  * Text that was shown is void.
  *
  * @generated from message agentmesh.agent.v1.ChatRetract
@@ -663,7 +728,7 @@ export type ChatRetract = Message<"agentmesh.agent.v1.ChatRetract"> & {
  * Use `create(ChatRetractSchema)` to create a new message.
  */
 export const ChatRetractSchema: GenMessage<ChatRetract> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_chat_service, 10);
+  messageDesc(file_agentmesh_agent_v1_chat_service, 11);
 
 /**
  * Something worth knowing.
@@ -691,7 +756,7 @@ export type ChatNotice = Message<"agentmesh.agent.v1.ChatNotice"> & {
  * Use `create(ChatNoticeSchema)` to create a new message.
  */
 export const ChatNoticeSchema: GenMessage<ChatNotice> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_chat_service, 11);
+  messageDesc(file_agentmesh_agent_v1_chat_service, 12);
 
 /**
  * The end of a chat stream: the fields of ChatResponse, and the answer once more as `content`.
@@ -754,6 +819,13 @@ export type ChatFinal = Message<"agentmesh.agent.v1.ChatFinal"> & {
    * @generated from field: repeated agentmesh.agent.v1.PendingApproval pending_approvals = 8;
    */
   pendingApprovals: PendingApproval[];
+
+  /**
+   * Calls of the caller's tools that the run waits for; RunService.SubmitToolResults takes their results.
+   *
+   * @generated from field: repeated agentmesh.agent.v1.PendingToolCall pending_tool_calls = 9;
+   */
+  pendingToolCalls: PendingToolCall[];
 };
 
 /**
@@ -761,7 +833,7 @@ export type ChatFinal = Message<"agentmesh.agent.v1.ChatFinal"> & {
  * Use `create(ChatFinalSchema)` to create a new message.
  */
 export const ChatFinalSchema: GenMessage<ChatFinal> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_chat_service, 12);
+  messageDesc(file_agentmesh_agent_v1_chat_service, 13);
 
 /**
  * The end of a chat stream by a failure of the run.
@@ -817,7 +889,7 @@ export type ChatError = Message<"agentmesh.agent.v1.ChatError"> & {
  * Use `create(ChatErrorSchema)` to create a new message.
  */
 export const ChatErrorSchema: GenMessage<ChatError> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_chat_service, 13);
+  messageDesc(file_agentmesh_agent_v1_chat_service, 14);
 
 /**
  * What the owner of a run holds of unfinished items, for whoever joins in the middle.
@@ -845,7 +917,7 @@ export type OpenItems = Message<"agentmesh.agent.v1.OpenItems"> & {
  * Use `create(OpenItemsSchema)` to create a new message.
  */
 export const OpenItemsSchema: GenMessage<OpenItems> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_chat_service, 14);
+  messageDesc(file_agentmesh_agent_v1_chat_service, 15);
 
 /**
  * An unfinished item.
@@ -887,7 +959,7 @@ export type OpenItem = Message<"agentmesh.agent.v1.OpenItem"> & {
  * Use `create(OpenItemSchema)` to create a new message.
  */
 export const OpenItemSchema: GenMessage<OpenItem> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_chat_service, 15);
+  messageDesc(file_agentmesh_agent_v1_chat_service, 16);
 
 /**
  * One turn of a conversation.

@@ -8,6 +8,8 @@ import type { AgentEvent } from "./agent_event_pb.ts";
 import { file_agentmesh_agent_v1_agent_event } from "./agent_event_pb.ts";
 import type { OpenItems } from "./chat_service_pb.ts";
 import { file_agentmesh_agent_v1_chat_service } from "./chat_service_pb.ts";
+import type { ClientTool, ClientToolResult } from "./client_tool_pb.ts";
+import { file_agentmesh_agent_v1_client_tool } from "./client_tool_pb.ts";
 import type { Message as Message$1, Run, RunState } from "./run_pb.ts";
 import { file_agentmesh_agent_v1_run } from "./run_pb.ts";
 import type { Session } from "./session_service_pb.ts";
@@ -27,7 +29,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file agentmesh/agent/v1/run_service.proto.
  */
 export const file_agentmesh_agent_v1_run_service: GenFile = /*@__PURE__*/
-  fileDesc("CiRhZ2VudG1lc2gvYWdlbnQvdjEvcnVuX3NlcnZpY2UucHJvdG8SEmFnZW50bWVzaC5hZ2VudC52MSLpAgoPU3RhcnRSdW5SZXF1ZXN0Eh8KB21lc3NhZ2UYASABKAlCDuBBArpICHIGEAEYoI0GEhwKCnNlc3Npb25faWQYAiABKAlCCLpIBXIDGIABEhoKCGFnZW50X2lkGAMgASgJQgi6SAVyAxiAARI/CgthdHRhY2htZW50cxgEIAMoCzIgLmFnZW50bWVzaC5jb21tb24udjEuQ29udGVudFBhcnRCCLpIBZIBAhAKEhwKCnJlcXVlc3RfaWQYBSABKAlCCLpIBXIDGIABEh0KC2VuZF91c2VyX2lkGAYgASgJQgi6SAVyAxiAARIoCgdjb250ZXh0GAcgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBISCgpiYWNrZ3JvdW5kGAogASgIEj8KCnRpbWVfbGltaXQYCyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CELpIDaoBCiIECICjBTICCAEiVQoQU3RhcnRSdW5SZXNwb25zZRIkCgNydW4YASABKAsyFy5hZ2VudG1lc2guYWdlbnQudjEuUnVuEhsKE2FwcGxpZWRfdGhyb3VnaF9zZXEYAiABKAMiLgoNR2V0UnVuUmVxdWVzdBIdCgZydW5faWQYASABKAlCDeBBArpIB3IFEAEYgAEiNgoOR2V0UnVuUmVzcG9uc2USJAoDcnVuGAEgASgLMhcuYWdlbnRtZXNoLmFnZW50LnYxLlJ1biKjAgoPTGlzdFJ1bnNSZXF1ZXN0EhoKCXBhZ2Vfc2l6ZRgBIAEoBUIHukgEGgIoABIcCgpwYWdlX3Rva2VuGAIgASgJQgi6SAVyAxiAEBIcCgpzZXNzaW9uX2lkGAMgASgJQgi6SAVyAxiAARIaCghhZ2VudF9pZBgEIAEoCUIIukgFcgMYgAESNQoFc3RhdGUYBSABKA4yHC5hZ2VudG1lc2guYWdlbnQudjEuUnVuU3RhdGVCCLpIBYIBAhABEjEKDWNyZWF0ZWRfYWZ0ZXIYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjIKDmNyZWF0ZWRfYmVmb3JlGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJSChBMaXN0UnVuc1Jlc3BvbnNlEiUKBHJ1bnMYASADKAsyFy5hZ2VudG1lc2guYWdlbnQudjEuUnVuEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJPChBDYW5jZWxSdW5SZXF1ZXN0Eh0KBnJ1bl9pZBgBIAEoCUIN4EECukgHcgUQARiAARIcCgpyZXF1ZXN0X2lkGAIgASgJQgi6SAVyAxiAASJWChFDYW5jZWxSdW5SZXNwb25zZRIkCgNydW4YASABKAsyFy5hZ2VudG1lc2guYWdlbnQudjEuUnVuEhsKE2FwcGxpZWRfdGhyb3VnaF9zZXEYAiABKAMiiwEKFExpc3RSdW5FdmVudHNSZXF1ZXN0Eh0KBnJ1bl9pZBgBIAEoCUIN4EECukgHcgUQARiAARIaCglwYWdlX3NpemUYAiABKAVCB7pIBBoCKAASHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMYgBASGgoJYWZ0ZXJfc2VxGAQgASgDQge6SAQiAigAIpMBChVMaXN0UnVuRXZlbnRzUmVzcG9uc2USLgoGZXZlbnRzGAEgAygLMh4uYWdlbnRtZXNoLmFnZW50LnYxLkFnZW50RXZlbnQSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJEjEKCHNuYXBzaG90GAMgASgLMh8uYWdlbnRtZXNoLmFnZW50LnYxLlJ1blNuYXBzaG90Ip0BChZTdHJlYW1SdW5FdmVudHNSZXF1ZXN0Eh0KBnJ1bl9pZBgBIAEoCUIN4EECukgHcgUQARiAARIaCglhZnRlcl9zZXEYAiABKANCB7pIBCICKAASEQoJbGl2ZV9vbmx5GAMgASgIEh0KBXR5cGVzGAQgAygJQg66SAuSAQgQMiIEcgIYQBIWCg5vbWl0X3RyYW5zaWVudBgFIAEoCCKkAgoXU3RyZWFtUnVuRXZlbnRzUmVzcG9uc2USMwoIc25hcHNob3QYASABKAsyHy5hZ2VudG1lc2guYWdlbnQudjEuUnVuU25hcHNob3RIABIvCgVldmVudBgCIAEoCzIeLmFnZW50bWVzaC5hZ2VudC52MS5BZ2VudEV2ZW50SAASMQoJY2F1Z2h0X3VwGAMgASgLMhwuYWdlbnRtZXNoLmFnZW50LnYxLkNhdWdodFVwSAASMgoJaGVhcnRiZWF0GAQgASgLMh0uYWdlbnRtZXNoLmFnZW50LnYxLkhlYXJ0YmVhdEgAEjMKCm9wZW5faXRlbXMYBSABKAsyHS5hZ2VudG1lc2guYWdlbnQudjEuT3Blbkl0ZW1zSABCBwoFZnJhbWUiowEKC1J1blNuYXBzaG90EiQKA3J1bhgBIAEoCzIXLmFnZW50bWVzaC5hZ2VudC52MS5SdW4SLQoIbWVzc2FnZXMYAiADKAsyGy5hZ2VudG1lc2guYWdlbnQudjEuTWVzc2FnZRIRCglhc19vZl9zZXEYAyABKAMSLAoHc2Vzc2lvbhgEIAEoCzIbLmFnZW50bWVzaC5hZ2VudC52MS5TZXNzaW9uIhcKCENhdWdodFVwEgsKA3NlcRgBIAEoAyI1CglIZWFydGJlYXQSKAoEdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiZQoWTGlzdERlYWRMZXR0ZXJzUmVxdWVzdBIaCglwYWdlX3NpemUYASABKAVCB7pIBBoCKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMYgBASEQoJb3Blbl9vbmx5GAMgASgIImgKF0xpc3REZWFkTGV0dGVyc1Jlc3BvbnNlEjQKDGRlYWRfbGV0dGVycxgBIAMoCzIeLmFnZW50bWVzaC5hZ2VudC52MS5EZWFkTGV0dGVyEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSLIAgoKRGVhZExldHRlchIOCgZydW5faWQYASABKAkSEgoKc2Vzc2lvbl9pZBgCIAEoCRIQCghhZ2VudF9pZBgDIAEoCRITCgtlbmRfdXNlcl9pZBgEIAEoCRIPCgdzdWJqZWN0GAUgASgJEg4KBnJlYXNvbhgGIAEoCRIPCgdtZXNzYWdlGAcgASgJEhAKCGF0dGVtcHRzGAggASgFEi4KCnF1ZXVlX3RpbWUYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi0KCWRlYWRfdGltZRgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASGgoScmVkcml2ZW5fYnlfcnVuX2lkGAsgASgJEjAKDHJlZHJpdmVfdGltZRgMIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiVwoYUmVkcml2ZURlYWRMZXR0ZXJSZXF1ZXN0Eh0KBnJ1bl9pZBgBIAEoCUIN4EECukgHcgUQARiAARIcCgpyZXF1ZXN0X2lkGAIgASgJQgi6SAVyAxiAASJBChlSZWRyaXZlRGVhZExldHRlclJlc3BvbnNlEiQKA3J1bhgBIAEoCzIXLmFnZW50bWVzaC5hZ2VudC52MS5SdW4y+AkKClJ1blNlcnZpY2USgAEKCFN0YXJ0UnVuEiMuYWdlbnRtZXNoLmFnZW50LnYxLlN0YXJ0UnVuUmVxdWVzdBokLmFnZW50bWVzaC5hZ2VudC52MS5TdGFydFJ1blJlc3BvbnNlIimKtRgOCgphZ2VudHM6cnVuEAGC0+STAhE6ASoiDC9hcGkvdjEvcnVucxKHAQoGR2V0UnVuEiEuYWdlbnRtZXNoLmFnZW50LnYxLkdldFJ1blJlcXVlc3QaIi5hZ2VudG1lc2guYWdlbnQudjEuR2V0UnVuUmVzcG9uc2UiNpACAYq1GA0KCXJ1bnM6cmVhZBABgtPkkwIcYgNydW4SFS9hcGkvdjEvcnVucy97cnVuX2lkfRJ/CghMaXN0UnVucxIjLmFnZW50bWVzaC5hZ2VudC52MS5MaXN0UnVuc1JlcXVlc3QaJC5hZ2VudG1lc2guYWdlbnQudjEuTGlzdFJ1bnNSZXNwb25zZSIokAIBirUYDQoJcnVuczpyZWFkEAGC0+STAg4SDC9hcGkvdjEvcnVucxKTAQoJQ2FuY2VsUnVuEiQuYWdlbnRtZXNoLmFnZW50LnYxLkNhbmNlbFJ1blJlcXVlc3QaJS5hZ2VudG1lc2guYWdlbnQudjEuQ2FuY2VsUnVuUmVzcG9uc2UiOYq1GA4KCnJ1bnM6d3JpdGUQAYLT5JMCIToBKiIcL2FwaS92MS9ydW5zL3tydW5faWR9OmNhbmNlbBKeAQoNTGlzdFJ1bkV2ZW50cxIoLmFnZW50bWVzaC5hZ2VudC52MS5MaXN0UnVuRXZlbnRzUmVxdWVzdBopLmFnZW50bWVzaC5hZ2VudC52MS5MaXN0UnVuRXZlbnRzUmVzcG9uc2UiOJACAYq1GA0KCXJ1bnM6cmVhZBABgtPkkwIeEhwvYXBpL3YxL3J1bnMve3J1bl9pZH0vZXZlbnRzEs4BCg9TdHJlYW1SdW5FdmVudHMSKi5hZ2VudG1lc2guYWdlbnQudjEuU3RyZWFtUnVuRXZlbnRzUmVxdWVzdBorLmFnZW50bWVzaC5hZ2VudC52MS5TdHJlYW1SdW5FdmVudHNSZXNwb25zZSJgkAIBirUYDQoJcnVuczpyZWFkEAGStRgdCglldmVudC5zZXEaBWZyYW1lIglhZnRlcl9zZXGC0+STAiUSIy9hcGkvdjEvcnVucy97cnVuX2lkfS9ldmVudHM6c3RyZWFtMAESnAEKD0xpc3REZWFkTGV0dGVycxIqLmFnZW50bWVzaC5hZ2VudC52MS5MaXN0RGVhZExldHRlcnNSZXF1ZXN0GisuYWdlbnRtZXNoLmFnZW50LnYxLkxpc3REZWFkTGV0dGVyc1Jlc3BvbnNlIjCQAgGKtRgNCglydW5zOnJlYWQQAYLT5JMCFhIUL2FwaS92MS9kZWFkLWxldHRlcnMStAEKEVJlZHJpdmVEZWFkTGV0dGVyEiwuYWdlbnRtZXNoLmFnZW50LnYxLlJlZHJpdmVEZWFkTGV0dGVyUmVxdWVzdBotLmFnZW50bWVzaC5hZ2VudC52MS5SZWRyaXZlRGVhZExldHRlclJlc3BvbnNlIkKKtRgOCgpydW5zOndyaXRlEAGC0+STAio6ASoiJS9hcGkvdjEvZGVhZC1sZXR0ZXJzL3tydW5faWR9OnJlZHJpdmViBnByb3RvMw", [file_agentmesh_agent_v1_agent_event, file_agentmesh_agent_v1_chat_service, file_agentmesh_agent_v1_run, file_agentmesh_agent_v1_session_service, file_agentmesh_common_v1_auth_option, file_agentmesh_common_v1_content, file_agentmesh_common_v1_sse_option, file_buf_validate_validate, file_google_api_annotations, file_google_api_field_behavior, file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp]);
+  fileDesc("CiRhZ2VudG1lc2gvYWdlbnQvdjEvcnVuX3NlcnZpY2UucHJvdG8SEmFnZW50bWVzaC5hZ2VudC52MSKpAwoPU3RhcnRSdW5SZXF1ZXN0Eh8KB21lc3NhZ2UYASABKAlCDuBBArpICHIGEAEYoI0GEhwKCnNlc3Npb25faWQYAiABKAlCCLpIBXIDGIABEhoKCGFnZW50X2lkGAMgASgJQgi6SAVyAxiAARI/CgthdHRhY2htZW50cxgEIAMoCzIgLmFnZW50bWVzaC5jb21tb24udjEuQ29udGVudFBhcnRCCLpIBZIBAhAKEhwKCnJlcXVlc3RfaWQYBSABKAlCCLpIBXIDGIABEh0KC2VuZF91c2VyX2lkGAYgASgJQgi6SAVyAxiAARIoCgdjb250ZXh0GAcgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBI+CgxjbGllbnRfdG9vbHMYCSADKAsyHi5hZ2VudG1lc2guYWdlbnQudjEuQ2xpZW50VG9vbEIIukgFkgECECASEgoKYmFja2dyb3VuZBgKIAEoCBI/Cgp0aW1lX2xpbWl0GAsgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhC6SA2qAQoiBAiAowUyAggBIlUKEFN0YXJ0UnVuUmVzcG9uc2USJAoDcnVuGAEgASgLMhcuYWdlbnRtZXNoLmFnZW50LnYxLlJ1bhIbChNhcHBsaWVkX3Rocm91Z2hfc2VxGAIgASgDIi4KDUdldFJ1blJlcXVlc3QSHQoGcnVuX2lkGAEgASgJQg3gQQK6SAdyBRABGIABIjYKDkdldFJ1blJlc3BvbnNlEiQKA3J1bhgBIAEoCzIXLmFnZW50bWVzaC5hZ2VudC52MS5SdW4iowIKD0xpc3RSdW5zUmVxdWVzdBIaCglwYWdlX3NpemUYASABKAVCB7pIBBoCKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMYgBASHAoKc2Vzc2lvbl9pZBgDIAEoCUIIukgFcgMYgAESGgoIYWdlbnRfaWQYBCABKAlCCLpIBXIDGIABEjUKBXN0YXRlGAUgASgOMhwuYWdlbnRtZXNoLmFnZW50LnYxLlJ1blN0YXRlQgi6SAWCAQIQARIxCg1jcmVhdGVkX2FmdGVyGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIyCg5jcmVhdGVkX2JlZm9yZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiUgoQTGlzdFJ1bnNSZXNwb25zZRIlCgRydW5zGAEgAygLMhcuYWdlbnRtZXNoLmFnZW50LnYxLlJ1bhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiTwoQQ2FuY2VsUnVuUmVxdWVzdBIdCgZydW5faWQYASABKAlCDeBBArpIB3IFEAEYgAESHAoKcmVxdWVzdF9pZBgCIAEoCUIIukgFcgMYgAEiVgoRQ2FuY2VsUnVuUmVzcG9uc2USJAoDcnVuGAEgASgLMhcuYWdlbnRtZXNoLmFnZW50LnYxLlJ1bhIbChNhcHBsaWVkX3Rocm91Z2hfc2VxGAIgASgDIpgBChhTdWJtaXRUb29sUmVzdWx0c1JlcXVlc3QSHQoGcnVuX2lkGAEgASgJQg3gQQK6SAdyBRABGIABEj8KB3Jlc3VsdHMYAiADKAsyJC5hZ2VudG1lc2guYWdlbnQudjEuQ2xpZW50VG9vbFJlc3VsdEIIukgFkgECEEASHAoKcmVxdWVzdF9pZBgDIAEoCUIIukgFcgMYgAEiXgoZU3VibWl0VG9vbFJlc3VsdHNSZXNwb25zZRIkCgNydW4YASABKAsyFy5hZ2VudG1lc2guYWdlbnQudjEuUnVuEhsKE2FwcGxpZWRfdGhyb3VnaF9zZXEYAiABKAMiiwEKFExpc3RSdW5FdmVudHNSZXF1ZXN0Eh0KBnJ1bl9pZBgBIAEoCUIN4EECukgHcgUQARiAARIaCglwYWdlX3NpemUYAiABKAVCB7pIBBoCKAASHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMYgBASGgoJYWZ0ZXJfc2VxGAQgASgDQge6SAQiAigAIpMBChVMaXN0UnVuRXZlbnRzUmVzcG9uc2USLgoGZXZlbnRzGAEgAygLMh4uYWdlbnRtZXNoLmFnZW50LnYxLkFnZW50RXZlbnQSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJEjEKCHNuYXBzaG90GAMgASgLMh8uYWdlbnRtZXNoLmFnZW50LnYxLlJ1blNuYXBzaG90Ip0BChZTdHJlYW1SdW5FdmVudHNSZXF1ZXN0Eh0KBnJ1bl9pZBgBIAEoCUIN4EECukgHcgUQARiAARIaCglhZnRlcl9zZXEYAiABKANCB7pIBCICKAASEQoJbGl2ZV9vbmx5GAMgASgIEh0KBXR5cGVzGAQgAygJQg66SAuSAQgQMiIEcgIYQBIWCg5vbWl0X3RyYW5zaWVudBgFIAEoCCKkAgoXU3RyZWFtUnVuRXZlbnRzUmVzcG9uc2USMwoIc25hcHNob3QYASABKAsyHy5hZ2VudG1lc2guYWdlbnQudjEuUnVuU25hcHNob3RIABIvCgVldmVudBgCIAEoCzIeLmFnZW50bWVzaC5hZ2VudC52MS5BZ2VudEV2ZW50SAASMQoJY2F1Z2h0X3VwGAMgASgLMhwuYWdlbnRtZXNoLmFnZW50LnYxLkNhdWdodFVwSAASMgoJaGVhcnRiZWF0GAQgASgLMh0uYWdlbnRtZXNoLmFnZW50LnYxLkhlYXJ0YmVhdEgAEjMKCm9wZW5faXRlbXMYBSABKAsyHS5hZ2VudG1lc2guYWdlbnQudjEuT3Blbkl0ZW1zSABCBwoFZnJhbWUiowEKC1J1blNuYXBzaG90EiQKA3J1bhgBIAEoCzIXLmFnZW50bWVzaC5hZ2VudC52MS5SdW4SLQoIbWVzc2FnZXMYAiADKAsyGy5hZ2VudG1lc2guYWdlbnQudjEuTWVzc2FnZRIRCglhc19vZl9zZXEYAyABKAMSLAoHc2Vzc2lvbhgEIAEoCzIbLmFnZW50bWVzaC5hZ2VudC52MS5TZXNzaW9uIhcKCENhdWdodFVwEgsKA3NlcRgBIAEoAyI1CglIZWFydGJlYXQSKAoEdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiZQoWTGlzdERlYWRMZXR0ZXJzUmVxdWVzdBIaCglwYWdlX3NpemUYASABKAVCB7pIBBoCKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMYgBASEQoJb3Blbl9vbmx5GAMgASgIImgKF0xpc3REZWFkTGV0dGVyc1Jlc3BvbnNlEjQKDGRlYWRfbGV0dGVycxgBIAMoCzIeLmFnZW50bWVzaC5hZ2VudC52MS5EZWFkTGV0dGVyEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSLIAgoKRGVhZExldHRlchIOCgZydW5faWQYASABKAkSEgoKc2Vzc2lvbl9pZBgCIAEoCRIQCghhZ2VudF9pZBgDIAEoCRITCgtlbmRfdXNlcl9pZBgEIAEoCRIPCgdzdWJqZWN0GAUgASgJEg4KBnJlYXNvbhgGIAEoCRIPCgdtZXNzYWdlGAcgASgJEhAKCGF0dGVtcHRzGAggASgFEi4KCnF1ZXVlX3RpbWUYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi0KCWRlYWRfdGltZRgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASGgoScmVkcml2ZW5fYnlfcnVuX2lkGAsgASgJEjAKDHJlZHJpdmVfdGltZRgMIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiVwoYUmVkcml2ZURlYWRMZXR0ZXJSZXF1ZXN0Eh0KBnJ1bl9pZBgBIAEoCUIN4EECukgHcgUQARiAARIcCgpyZXF1ZXN0X2lkGAIgASgJQgi6SAVyAxiAASJBChlSZWRyaXZlRGVhZExldHRlclJlc3BvbnNlEiQKA3J1bhgBIAEoCzIXLmFnZW50bWVzaC5hZ2VudC52MS5SdW4ysQsKClJ1blNlcnZpY2USgAEKCFN0YXJ0UnVuEiMuYWdlbnRtZXNoLmFnZW50LnYxLlN0YXJ0UnVuUmVxdWVzdBokLmFnZW50bWVzaC5hZ2VudC52MS5TdGFydFJ1blJlc3BvbnNlIimKtRgOCgphZ2VudHM6cnVuEAGC0+STAhE6ASoiDC9hcGkvdjEvcnVucxKHAQoGR2V0UnVuEiEuYWdlbnRtZXNoLmFnZW50LnYxLkdldFJ1blJlcXVlc3QaIi5hZ2VudG1lc2guYWdlbnQudjEuR2V0UnVuUmVzcG9uc2UiNpACAYq1GA0KCXJ1bnM6cmVhZBABgtPkkwIcYgNydW4SFS9hcGkvdjEvcnVucy97cnVuX2lkfRJ/CghMaXN0UnVucxIjLmFnZW50bWVzaC5hZ2VudC52MS5MaXN0UnVuc1JlcXVlc3QaJC5hZ2VudG1lc2guYWdlbnQudjEuTGlzdFJ1bnNSZXNwb25zZSIokAIBirUYDQoJcnVuczpyZWFkEAGC0+STAg4SDC9hcGkvdjEvcnVucxKTAQoJQ2FuY2VsUnVuEiQuYWdlbnRtZXNoLmFnZW50LnYxLkNhbmNlbFJ1blJlcXVlc3QaJS5hZ2VudG1lc2guYWdlbnQudjEuQ2FuY2VsUnVuUmVzcG9uc2UiOYq1GA4KCnJ1bnM6d3JpdGUQAYLT5JMCIToBKiIcL2FwaS92MS9ydW5zL3tydW5faWR9OmNhbmNlbBK2AQoRU3VibWl0VG9vbFJlc3VsdHMSLC5hZ2VudG1lc2guYWdlbnQudjEuU3VibWl0VG9vbFJlc3VsdHNSZXF1ZXN0Gi0uYWdlbnRtZXNoLmFnZW50LnYxLlN1Ym1pdFRvb2xSZXN1bHRzUmVzcG9uc2UiRIq1GA4KCnJ1bnM6d3JpdGUQAYLT5JMCLDoBKiInL2FwaS92MS9ydW5zL3tydW5faWR9OnN1Ym1pdFRvb2xSZXN1bHRzEp4BCg1MaXN0UnVuRXZlbnRzEiguYWdlbnRtZXNoLmFnZW50LnYxLkxpc3RSdW5FdmVudHNSZXF1ZXN0GikuYWdlbnRtZXNoLmFnZW50LnYxLkxpc3RSdW5FdmVudHNSZXNwb25zZSI4kAIBirUYDQoJcnVuczpyZWFkEAGC0+STAh4SHC9hcGkvdjEvcnVucy97cnVuX2lkfS9ldmVudHMSzgEKD1N0cmVhbVJ1bkV2ZW50cxIqLmFnZW50bWVzaC5hZ2VudC52MS5TdHJlYW1SdW5FdmVudHNSZXF1ZXN0GisuYWdlbnRtZXNoLmFnZW50LnYxLlN0cmVhbVJ1bkV2ZW50c1Jlc3BvbnNlImCQAgGKtRgNCglydW5zOnJlYWQQAZK1GB0KCWV2ZW50LnNlcRoFZnJhbWUiCWFmdGVyX3NlcYLT5JMCJRIjL2FwaS92MS9ydW5zL3tydW5faWR9L2V2ZW50czpzdHJlYW0wARKcAQoPTGlzdERlYWRMZXR0ZXJzEiouYWdlbnRtZXNoLmFnZW50LnYxLkxpc3REZWFkTGV0dGVyc1JlcXVlc3QaKy5hZ2VudG1lc2guYWdlbnQudjEuTGlzdERlYWRMZXR0ZXJzUmVzcG9uc2UiMJACAYq1GA0KCXJ1bnM6cmVhZBABgtPkkwIWEhQvYXBpL3YxL2RlYWQtbGV0dGVycxK0AQoRUmVkcml2ZURlYWRMZXR0ZXISLC5hZ2VudG1lc2guYWdlbnQudjEuUmVkcml2ZURlYWRMZXR0ZXJSZXF1ZXN0Gi0uYWdlbnRtZXNoLmFnZW50LnYxLlJlZHJpdmVEZWFkTGV0dGVyUmVzcG9uc2UiQoq1GA4KCnJ1bnM6d3JpdGUQAYLT5JMCKjoBKiIlL2FwaS92MS9kZWFkLWxldHRlcnMve3J1bl9pZH06cmVkcml2ZWIGcHJvdG8z", [file_agentmesh_agent_v1_agent_event, file_agentmesh_agent_v1_chat_service, file_agentmesh_agent_v1_client_tool, file_agentmesh_agent_v1_run, file_agentmesh_agent_v1_session_service, file_agentmesh_common_v1_auth_option, file_agentmesh_common_v1_content, file_agentmesh_common_v1_sse_option, file_buf_validate_validate, file_google_api_annotations, file_google_api_field_behavior, file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp]);
 
 /**
  * What a run shall do.
@@ -83,6 +85,13 @@ export type StartRunRequest = Message<"agentmesh.agent.v1.StartRunRequest"> & {
    * @generated from field: google.protobuf.Struct context = 7;
    */
   context?: JsonObject | undefined;
+
+  /**
+   * Tools that the caller executes itself; 32 at most.
+   *
+   * @generated from field: repeated agentmesh.agent.v1.ClientTool client_tools = 9;
+   */
+  clientTools: ClientTool[];
 
   /**
    * True: the run waits in a queue until there is room, survives the servers that have it, and need not be watched.
@@ -325,6 +334,69 @@ export const CancelRunResponseSchema: GenMessage<CancelRunResponse> = /*@__PURE_
   messageDesc(file_agentmesh_agent_v1_run_service, 7);
 
 /**
+ * Results of the caller's tools.
+ *
+ * @generated from message agentmesh.agent.v1.SubmitToolResultsRequest
+ */
+export type SubmitToolResultsRequest = Message<"agentmesh.agent.v1.SubmitToolResultsRequest"> & {
+  /**
+   * `run_…`.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+
+  /**
+   * The results, of some or all of the calls that the run waits for; none changes nothing.
+   *
+   * @generated from field: repeated agentmesh.agent.v1.ClientToolResult results = 2;
+   */
+  results: ClientToolResult[];
+
+  /**
+   * Key for safe retries, 1 to 128 characters.
+   *
+   * @generated from field: string request_id = 3;
+   */
+  requestId: string;
+};
+
+/**
+ * Describes the message agentmesh.agent.v1.SubmitToolResultsRequest.
+ * Use `create(SubmitToolResultsRequestSchema)` to create a new message.
+ */
+export const SubmitToolResultsRequestSchema: GenMessage<SubmitToolResultsRequest> = /*@__PURE__*/
+  messageDesc(file_agentmesh_agent_v1_run_service, 8);
+
+/**
+ * The run after the results were taken.
+ *
+ * @generated from message agentmesh.agent.v1.SubmitToolResultsResponse
+ */
+export type SubmitToolResultsResponse = Message<"agentmesh.agent.v1.SubmitToolResultsResponse"> & {
+  /**
+   * The run.
+   *
+   * @generated from field: agentmesh.agent.v1.Run run = 1;
+   */
+  run?: Run | undefined;
+
+  /**
+   * A reader that has applied the events up to this seq sees the effect of this call.
+   *
+   * @generated from field: int64 applied_through_seq = 2;
+   */
+  appliedThroughSeq: bigint;
+};
+
+/**
+ * Describes the message agentmesh.agent.v1.SubmitToolResultsResponse.
+ * Use `create(SubmitToolResultsResponseSchema)` to create a new message.
+ */
+export const SubmitToolResultsResponseSchema: GenMessage<SubmitToolResultsResponse> = /*@__PURE__*/
+  messageDesc(file_agentmesh_agent_v1_run_service, 9);
+
+/**
  * Which events.
  *
  * @generated from message agentmesh.agent.v1.ListRunEventsRequest
@@ -364,7 +436,7 @@ export type ListRunEventsRequest = Message<"agentmesh.agent.v1.ListRunEventsRequ
  * Use `create(ListRunEventsRequestSchema)` to create a new message.
  */
 export const ListRunEventsRequestSchema: GenMessage<ListRunEventsRequest> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_run_service, 8);
+  messageDesc(file_agentmesh_agent_v1_run_service, 10);
 
 /**
  * A page of durable events.
@@ -399,7 +471,7 @@ export type ListRunEventsResponse = Message<"agentmesh.agent.v1.ListRunEventsRes
  * Use `create(ListRunEventsResponseSchema)` to create a new message.
  */
 export const ListRunEventsResponseSchema: GenMessage<ListRunEventsResponse> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_run_service, 9);
+  messageDesc(file_agentmesh_agent_v1_run_service, 11);
 
 /**
  * Which events, and from where.
@@ -448,7 +520,7 @@ export type StreamRunEventsRequest = Message<"agentmesh.agent.v1.StreamRunEvents
  * Use `create(StreamRunEventsRequestSchema)` to create a new message.
  */
 export const StreamRunEventsRequestSchema: GenMessage<StreamRunEventsRequest> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_run_service, 10);
+  messageDesc(file_agentmesh_agent_v1_run_service, 12);
 
 /**
  * One frame of an event stream. Control frames are not part of the log.
@@ -509,7 +581,7 @@ export type StreamRunEventsResponse = Message<"agentmesh.agent.v1.StreamRunEvent
  * Use `create(StreamRunEventsResponseSchema)` to create a new message.
  */
 export const StreamRunEventsResponseSchema: GenMessage<StreamRunEventsResponse> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_run_service, 11);
+  messageDesc(file_agentmesh_agent_v1_run_service, 13);
 
 /**
  * State of a run, for a reader whose cursor is older than what is kept.
@@ -551,7 +623,7 @@ export type RunSnapshot = Message<"agentmesh.agent.v1.RunSnapshot"> & {
  * Use `create(RunSnapshotSchema)` to create a new message.
  */
 export const RunSnapshotSchema: GenMessage<RunSnapshot> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_run_service, 12);
+  messageDesc(file_agentmesh_agent_v1_run_service, 14);
 
 /**
  * The replay is over.
@@ -572,7 +644,7 @@ export type CaughtUp = Message<"agentmesh.agent.v1.CaughtUp"> & {
  * Use `create(CaughtUpSchema)` to create a new message.
  */
 export const CaughtUpSchema: GenMessage<CaughtUp> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_run_service, 13);
+  messageDesc(file_agentmesh_agent_v1_run_service, 15);
 
 /**
  * A sign of life.
@@ -593,7 +665,7 @@ export type Heartbeat = Message<"agentmesh.agent.v1.Heartbeat"> & {
  * Use `create(HeartbeatSchema)` to create a new message.
  */
 export const HeartbeatSchema: GenMessage<Heartbeat> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_run_service, 14);
+  messageDesc(file_agentmesh_agent_v1_run_service, 16);
 
 /**
  * Which dead letters.
@@ -628,7 +700,7 @@ export type ListDeadLettersRequest = Message<"agentmesh.agent.v1.ListDeadLetters
  * Use `create(ListDeadLettersRequestSchema)` to create a new message.
  */
 export const ListDeadLettersRequestSchema: GenMessage<ListDeadLettersRequest> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_run_service, 15);
+  messageDesc(file_agentmesh_agent_v1_run_service, 17);
 
 /**
  * A page of dead letters.
@@ -656,7 +728,7 @@ export type ListDeadLettersResponse = Message<"agentmesh.agent.v1.ListDeadLetter
  * Use `create(ListDeadLettersResponseSchema)` to create a new message.
  */
 export const ListDeadLettersResponseSchema: GenMessage<ListDeadLettersResponse> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_run_service, 16);
+  messageDesc(file_agentmesh_agent_v1_run_service, 18);
 
 /**
  * Queued work that was given up. Its run has failed with RUN_POISONED.
@@ -754,7 +826,7 @@ export type DeadLetter = Message<"agentmesh.agent.v1.DeadLetter"> & {
  * Use `create(DeadLetterSchema)` to create a new message.
  */
 export const DeadLetterSchema: GenMessage<DeadLetter> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_run_service, 17);
+  messageDesc(file_agentmesh_agent_v1_run_service, 19);
 
 /**
  * Which dead letter.
@@ -782,7 +854,7 @@ export type RedriveDeadLetterRequest = Message<"agentmesh.agent.v1.RedriveDeadLe
  * Use `create(RedriveDeadLetterRequestSchema)` to create a new message.
  */
 export const RedriveDeadLetterRequestSchema: GenMessage<RedriveDeadLetterRequest> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_run_service, 18);
+  messageDesc(file_agentmesh_agent_v1_run_service, 20);
 
 /**
  * The run that does the work again.
@@ -803,7 +875,7 @@ export type RedriveDeadLetterResponse = Message<"agentmesh.agent.v1.RedriveDeadL
  * Use `create(RedriveDeadLetterResponseSchema)` to create a new message.
  */
 export const RedriveDeadLetterResponseSchema: GenMessage<RedriveDeadLetterResponse> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_run_service, 19);
+  messageDesc(file_agentmesh_agent_v1_run_service, 21);
 
 /**
  * Runs: the work behind chat turns, and its events.
@@ -850,6 +922,17 @@ export const RunService: GenService<{
     methodKind: "unary";
     input: typeof CancelRunRequestSchema;
     output: typeof CancelRunResponseSchema;
+  },
+  /**
+   * Hands in results of tools that the caller executes; the run goes on when nothing else is awaited. A result that was
+   * handed in before is answered as before, another one for the same call is refused.
+   *
+   * @generated from rpc agentmesh.agent.v1.RunService.SubmitToolResults
+   */
+  submitToolResults: {
+    methodKind: "unary";
+    input: typeof SubmitToolResultsRequestSchema;
+    output: typeof SubmitToolResultsResponseSchema;
   },
   /**
    * Lists the durable events of a run, oldest first.

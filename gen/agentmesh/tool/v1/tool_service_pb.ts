@@ -4,21 +4,21 @@
 
 // Tools that agents call.
 
-import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
-import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
+import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_agentmesh_common_v1_auth_option } from "../../common/v1/auth_option_pb.ts";
 import type { RiskClass } from "../../common/v1/risk_pb.ts";
 import { file_agentmesh_common_v1_risk } from "../../common/v1/risk_pb.ts";
 import { file_buf_validate_validate } from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
 import { file_google_api_annotations } from "../../../google/api/annotations_pb.ts";
 import { file_google_api_field_behavior } from "../../../google/api/field_behavior_pb.ts";
-import type { Message } from "@bufbuild/protobuf";
+import type { Message, UnknownEnum } from "@bufbuild/protobuf";
 
 /**
  * Describes the file agentmesh/tool/v1/tool_service.proto.
  */
 export const file_agentmesh_tool_v1_tool_service: GenFile = /*@__PURE__*/
-  fileDesc("CiRhZ2VudG1lc2gvdG9vbC92MS90b29sX3NlcnZpY2UucHJvdG8SEWFnZW50bWVzaC50b29sLnYxItYCCgRUb29sEg8KB3Rvb2xfaWQYASABKAkSDAoEbmFtZRgCIAEoCRITCgtkZXNjcmlwdGlvbhgDIAEoCRIZChFpbnB1dF9zY2hlbWFfanNvbhgEIAEoCRIsCgRyaXNrGAUgASgOMh4uYWdlbnRtZXNoLmNvbW1vbi52MS5SaXNrQ2xhc3MSGAoQY29uY3VycmVuY3lfc2FmZRgGIAEoCBISCgppZGVtcG90ZW50GAcgASgIEhAKCGJ1aWx0X2luGAggASgIEhIKCnRpbWVvdXRfbXMYCSABKAUSGAoQbWF4X291dHB1dF9ieXRlcxgKIAEoBRIRCgllcGhlbWVyYWwYCyABKAUSEwoLcGVybWlzc2lvbnMYDCADKAkSGAoQY2FsbHNfcGVyX21pbnV0ZRgNIAEoBRIQCghjYXRlZ29yeRgOIAEoCRIPCgd2ZXJzaW9uGA8gASgJIkwKEExpc3RUb29sc1JlcXVlc3QSGgoJcGFnZV9zaXplGAEgASgFQge6SAQaAigAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGIAQIlQKEUxpc3RUb29sc1Jlc3BvbnNlEiYKBXRvb2xzGAEgAygLMhcuYWdlbnRtZXNoLnRvb2wudjEuVG9vbBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiMAoOR2V0VG9vbFJlcXVlc3QSHgoHdG9vbF9pZBgBIAEoCUIN4EECukgHcgUQARiAASI4Cg9HZXRUb29sUmVzcG9uc2USJQoEdG9vbBgBIAEoCzIXLmFnZW50bWVzaC50b29sLnYxLlRvb2wyoQIKC1Rvb2xTZXJ2aWNlEoIBCglMaXN0VG9vbHMSIy5hZ2VudG1lc2gudG9vbC52MS5MaXN0VG9vbHNSZXF1ZXN0GiQuYWdlbnRtZXNoLnRvb2wudjEuTGlzdFRvb2xzUmVzcG9uc2UiKpACAYq1GA4KCnRvb2xzOnJlYWQQAYLT5JMCDxINL2FwaS92MS90b29scxKMAQoHR2V0VG9vbBIhLmFnZW50bWVzaC50b29sLnYxLkdldFRvb2xSZXF1ZXN0GiIuYWdlbnRtZXNoLnRvb2wudjEuR2V0VG9vbFJlc3BvbnNlIjqQAgGKtRgOCgp0b29sczpyZWFkEAGC0+STAh9iBHRvb2wSFy9hcGkvdjEvdG9vbHMve3Rvb2xfaWR9YgZwcm90bzM", [file_agentmesh_common_v1_auth_option, file_agentmesh_common_v1_risk, file_buf_validate_validate, file_google_api_annotations, file_google_api_field_behavior]);
+  fileDesc("CiRhZ2VudG1lc2gvdG9vbC92MS90b29sX3NlcnZpY2UucHJvdG8SEWFnZW50bWVzaC50b29sLnYxIowDCgRUb29sEg8KB3Rvb2xfaWQYASABKAkSDAoEbmFtZRgCIAEoCRITCgtkZXNjcmlwdGlvbhgDIAEoCRIZChFpbnB1dF9zY2hlbWFfanNvbhgEIAEoCRIsCgRyaXNrGAUgASgOMh4uYWdlbnRtZXNoLmNvbW1vbi52MS5SaXNrQ2xhc3MSGAoQY29uY3VycmVuY3lfc2FmZRgGIAEoCBISCgppZGVtcG90ZW50GAcgASgIEhAKCGJ1aWx0X2luGAggASgIEhIKCnRpbWVvdXRfbXMYCSABKAUSGAoQbWF4X291dHB1dF9ieXRlcxgKIAEoBRIRCgllcGhlbWVyYWwYCyABKAUSEwoLcGVybWlzc2lvbnMYDCADKAkSGAoQY2FsbHNfcGVyX21pbnV0ZRgNIAEoBRIQCghjYXRlZ29yeRgOIAEoCRIPCgd2ZXJzaW9uGA8gASgJEjQKCm9uX3Vua25vd24YECABKA4yIC5hZ2VudG1lc2gudG9vbC52MS5Vbmtub3duUG9saWN5IkwKEExpc3RUb29sc1JlcXVlc3QSGgoJcGFnZV9zaXplGAEgASgFQge6SAQaAigAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGIAQIlQKEUxpc3RUb29sc1Jlc3BvbnNlEiYKBXRvb2xzGAEgAygLMhcuYWdlbnRtZXNoLnRvb2wudjEuVG9vbBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiMAoOR2V0VG9vbFJlcXVlc3QSHgoHdG9vbF9pZBgBIAEoCUIN4EECukgHcgUQARiAASI4Cg9HZXRUb29sUmVzcG9uc2USJQoEdG9vbBgBIAEoCzIXLmFnZW50bWVzaC50b29sLnYxLlRvb2wqYgoNVW5rbm93blBvbGljeRIeChpVTktOT1dOX1BPTElDWV9VTlNQRUNJRklFRBAAEhkKFVVOS05PV05fUE9MSUNZX1JFUE9SVBABEhYKElVOS05PV05fUE9MSUNZX0FTSxACMqECCgtUb29sU2VydmljZRKCAQoJTGlzdFRvb2xzEiMuYWdlbnRtZXNoLnRvb2wudjEuTGlzdFRvb2xzUmVxdWVzdBokLmFnZW50bWVzaC50b29sLnYxLkxpc3RUb29sc1Jlc3BvbnNlIiqQAgGKtRgOCgp0b29sczpyZWFkEAGC0+STAg8SDS9hcGkvdjEvdG9vbHMSjAEKB0dldFRvb2wSIS5hZ2VudG1lc2gudG9vbC52MS5HZXRUb29sUmVxdWVzdBoiLmFnZW50bWVzaC50b29sLnYxLkdldFRvb2xSZXNwb25zZSI6kAIBirUYDgoKdG9vbHM6cmVhZBABgtPkkwIfYgR0b29sEhcvYXBpL3YxL3Rvb2xzL3t0b29sX2lkfWIGcHJvdG8z", [file_agentmesh_common_v1_auth_option, file_agentmesh_common_v1_risk, file_buf_validate_validate, file_google_api_annotations, file_google_api_field_behavior]);
 
 /**
  * A tool.
@@ -130,6 +130,13 @@ export type Tool = Message<"agentmesh.tool.v1.Tool"> & {
    * @generated from field: string version = 15;
    */
   version: string;
+
+  /**
+   * What happens when nobody knows whether a call took effect; never UNSPECIFIED.
+   *
+   * @generated from field: agentmesh.tool.v1.UnknownPolicy on_unknown = 16;
+   */
+  onUnknown: UnknownPolicy;
 };
 
 /**
@@ -236,6 +243,47 @@ export type GetToolResponse = Message<"agentmesh.tool.v1.GetToolResponse"> & {
  */
 export const GetToolResponseSchema: GenMessage<GetToolResponse> = /*@__PURE__*/
   messageDesc(file_agentmesh_tool_v1_tool_service, 4);
+
+/**
+ * What happens when a call was broken off and nobody knows whether it took effect.
+ *
+ * @generated from enum agentmesh.tool.v1.UnknownPolicy
+ */
+export const UnknownPolicy = {
+  /**
+   * Not stated; REPORT.
+   *
+   * @generated from enum value: UNKNOWN_POLICY_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * The model is told that the outcome is not known.
+   *
+   * @generated from enum value: UNKNOWN_POLICY_REPORT = 1;
+   */
+  REPORT: 1,
+
+  /**
+   * People are asked: the run waits for an approval of kind UNKNOWN_OUTCOME.
+   *
+   * @generated from enum value: UNKNOWN_POLICY_ASK = 2;
+   */
+  ASK: 2,
+} as const;
+
+/**
+ * What happens when a call was broken off and nobody knows whether it took effect.
+ *
+ * @generated from enum agentmesh.tool.v1.UnknownPolicy
+ */
+export type UnknownPolicy = (typeof UnknownPolicy)[keyof typeof UnknownPolicy] | UnknownEnum;
+
+/**
+ * Describes the enum agentmesh.tool.v1.UnknownPolicy.
+ */
+export const UnknownPolicySchema: GenEnum<UnknownPolicy> = /*@__PURE__*/
+  enumDesc(file_agentmesh_tool_v1_tool_service, 0);
 
 /**
  * The tools that exist for a tenant.
