@@ -42,6 +42,7 @@ describe("a tool's definition", () => {
       [{ ephemeral: 101 }, /ephemeral/],
       [{ callsPerMinute: 0.5 }, /callsPerMinute/],
       [{ permissions: ["file:delete"] }, /there is no scope "file:delete"/],
+      [{ onUnknown: "guess" as "ask" }, /onUnknown must be "report" or "ask"/],
       [{ category: "Big Tools" }, /category/],
       [{ version: "1" }, /version/],
       [{ version: `1.0.0-${"x".repeat(99)}` }, /version/],
@@ -53,9 +54,10 @@ describe("a tool's definition", () => {
   });
 
   test("has defaults for what it does not say, and keeps what it says", () => {
-    const { ephemeral, permissions, callsPerMinute, category, version, inject } = defineTool(sound);
-    const defaults = [0, [], 0, "general", "1.0.0", {}];
-    assert.deepEqual([ephemeral, permissions, callsPerMinute, category, version, inject], defaults);
+    const { ephemeral, permissions, callsPerMinute, category, version, inject, onUnknown } = defineTool(sound);
+    const defaults = [0, [], 0, "general", "1.0.0", {}, "report"];
+    assert.deepEqual([ephemeral, permissions, callsPerMinute, category, version, inject, onUnknown], defaults);
+    assert.equal(defineTool({ ...sound, onUnknown: "ask" }).onUnknown, "ask");
     const given = {
       ephemeral: 3,
       permissions: ["kb:read"],

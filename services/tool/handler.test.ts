@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { Code } from "@connectrpc/connect";
 import { RiskClass } from "#gen/agentmesh/common/v1/risk_pb.ts";
+import { UnknownPolicy } from "#gen/agentmesh/tool/v1/tool_service_pb.ts";
 import { newId } from "#platform/id.ts";
 import { skipWithoutPostgres, type TestDatabase } from "#platform/testing/private-postgres.ts";
 import { callAs, principalOf, refusal } from "#platform/testing/service-under-test.ts";
@@ -62,6 +63,7 @@ describe("ToolService", { skip: skipWithoutPostgres() }, () => {
       [...new Set(tools.map(({ category }) => category))],
       ["finance", "compute", "commerce", "support", "planning"],
     );
+    assert.ok(tools.every(({ onUnknown }) => onUnknown === UnknownPolicy.REPORT));
     for (const tool of tools) {
       assert.equal(tool.toolId, tool.name);
       assert.ok(tool.description.length > 20 && tool.timeoutMs > 0 && tool.maxOutputBytes > 0);
