@@ -12,7 +12,10 @@ describe("the documentation of the protos", () => {
     const docs = JSON.parse(protoDocs()) as Record<string, string>;
     assert.equal(docs["agentmesh.agent.v1.RunService.GetRun"], "Reads a run.");
     assert.equal(docs["agentmesh.agent.v1.Session"], "A conversation.");
-    assert.equal(docs["agentmesh.agent.v1.RunState.RUN_STATE_QUEUED"], "Waiting for a worker.");
+    assert.equal(
+      docs["agentmesh.agent.v1.RunState.RUN_STATE_QUEUED"],
+      "Waiting for a worker: nothing has happened yet, and there are no events.",
+    );
     assert.match(docs["agentmesh.agent.v1.ChatService.Chat"] ?? "", /^Sends a message .*the caller leaves\.$/);
     assert.ok(docs["agentmesh.agent.v1.ChatRequest.message"]);
   });
