@@ -15,10 +15,13 @@ export interface Events {
   readonly cpuPerShown: number;
 }
 
-/** Turns by ChatStream over Connect, in lanes; the model writes piece by piece, as fast as it can. */
+/** Between two pieces of the model: without it one read of its socket would hold many, which are shown as one event. */
+const PACE_MS = 1;
+
+/** Turns by ChatStream over Connect, in lanes; the model writes piece by piece. */
 export async function events(service: Service, plan: Plan["events"]): Promise<Events> {
   await using chat = connectCaller("events", service.url, service.key);
-  const message = ask(`deltas ${plan.deltas}`);
+  const message = ask(`deltas ${plan.deltas}`, `slow ${PACE_MS}`);
   const durablePerRun = await durableOf(service, message);
   let shown = 0;
   let runs = 0;

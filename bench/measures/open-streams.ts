@@ -15,6 +15,8 @@ const WARM_TURNS_MS = 1_500;
 const LANES = 16;
 const OPENING_MS = 1_500;
 const SETTLE_MS = 1_500;
+/** How long all of them may take to show something. */
+const SHOWN_WITHIN_MS = 60_000;
 
 /** Memory of a fresh process while slow streams are open. They are broken off at the end; the process is of no use then. */
 export async function openStreams(
@@ -34,13 +36,20 @@ export async function openStreams(
   const leaving = new AbortController();
   const options = { signal: leaving.signal, cancelOnDisconnect: true };
   let failed: unknown;
+  const shown = new Set<number>();
   const open = Array.from({ length: streams }, async (_, i) => {
     await wait((i / streams) * OPENING_MS);
-    await caller.turn(ask("deltas 100", "slow 1000"), options).catch((error) => {
+    const onChunk = () => void shown.add(i);
+    await caller.turn(ask("deltas 100", "slow 1000"), { ...options, onChunk }).catch((error) => {
       if (!leaving.signal.aborted) failed ??= error;
     });
   });
   await wait(OPENING_MS);
+  // One that has shown nothing yet is not open: its run waits, or has not begun.
+  for (const until = performance.now() + SHOWN_WITHIN_MS; shown.size < streams && failed === undefined; ) {
+    if (performance.now() > until) throw new Error(`only ${shown.size} of ${streams} streams have shown something`);
+    await sleep(100);
+  }
   const kib = await resident();
   leaving.abort();
   await Promise.all(open);
