@@ -225,6 +225,33 @@ describe("a run that waits for people", { skip: skipWithoutPostgres() }, () => {
     assert.deepEqual(left, []);
   });
 
+  test("an approved call whose process is killed is repeated with its key, and not asked about again", async () => {
+    mesh.model.script({ content: [toolUse("pay", { amount: 5 })] }, says("Paid."));
+    const { runId } = await startWaiting(mesh.one, me);
+    const [approval] = await approvalsOfRun(mesh.one, boss, runId);
+    assert.ok(approval);
+    const hanging = Promise.withResolvers<string>();
+    mesh.neighbours.executeTool = () => hanging.promise;
+    await decide(mesh.one, boss, approval);
+    await until(() => mesh.neighbours.executed.length === 1, "the call");
+    const row = await mesh.db.tenant(me.tenantId, (tx) => runById(tx, runId));
+    const [owner, other] = row?.owner === mesh.one.instanceId ? [mesh.one, mesh.two] : [mesh.two, mesh.one];
+    owner.kill();
+    mesh.neighbours.executeTool = async () => "paid";
+    // Its lease ends.
+    await mesh.db.tenant(me.tenantId, (tx) =>
+      tx.execute("UPDATE agent.runs SET lease_expires = clock_timestamp() WHERE run_id = $1", [runId]),
+    );
+    const over = await inState(other, me, runId, RunState.COMPLETED);
+    hanging.resolve("too late");
+    assert.equal(over.attempt, 2, "that is another attempt");
+    const [first, second, ...more] = mesh.neighbours.executed;
+    assert.deepEqual([first, more], [second, []]);
+    const events = await storedEvents(mesh, me, runId);
+    assertWellFormed(events);
+    assert.equal(typesOf(events).filter((type) => type === "approval_requested").length, 1);
+  });
+
   test("survives kill -9 of everybody: between wait and decision, and between decision and take-up", async () => {
     mesh.model.script({ content: [toolUse("pay", { amount: 5 })] }, says("Paid."));
     const { runId } = await startWaiting(mesh.one, me);
