@@ -9,6 +9,8 @@ const [url = "", key = "", callers = "0", message = ""] = process.argv.slice(2);
 const agent = new Agent({ connections: Number(callers), bodyTimeout: 0, headersTimeout: 0 });
 const headers = { authorization: `Bearer ${key}`, "content-type": "application/json" };
 const FALLBACK_WAIT_MS = 1_000;
+/** Nobody has a thousand callers begin in one instant. */
+const COMING_MS = 2_000;
 
 // A real one has processors of its own; here it shall take none from those whose latency is measured.
 setPriority(constants.priority.PRIORITY_LOW);
@@ -20,7 +22,7 @@ process.on("SIGUSR2", () => {
   noise?.abort();
   noise = noise === undefined ? new AbortController() : undefined;
   if (noise === undefined) return;
-  for (let caller = 0; caller < Number(callers); caller++) void call(noise.signal);
+  for (let caller = 0; caller < Number(callers); caller++) void call(noise.signal, caller / Number(callers));
 });
 process.once("SIGTERM", () => {
   process.stdout.write(`turns ${turns} refused ${refused}\n`);
@@ -29,8 +31,9 @@ process.once("SIGTERM", () => {
 process.stdout.write("ready\n");
 setInterval(() => {}, 60_000);
 
-async function call(signal: AbortSignal): Promise<void> {
+async function call(signal: AbortSignal, share: number): Promise<void> {
   try {
+    await sleep(share * COMING_MS, undefined, { signal });
     while (!signal.aborted) {
       const body = JSON.stringify({ message });
       const options = { dispatcher: agent, method: "POST", headers, body, signal } as const;

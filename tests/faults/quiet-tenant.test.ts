@@ -15,12 +15,13 @@ import { LONG } from "./seed.ts";
 const TIMES = 1_000;
 const SLOWER_PERCENT = 20;
 /** Quiet and noise in turn, so that what else this machine does falls on both. */
-const TURNS = LONG ? 40 : 8;
-const TURN_MS = 3_500;
-/** Unmeasured: the queue fills, or what was begun comes to its end. */
-const SETTLE_MS = 700;
+const TURNS = LONG ? 40 : 4;
+const TURN_MS = 6_000;
+/** Unmeasured: the noisy callers come, or what they had begun comes to its end. */
+const COMING_MS = 3_500;
+const LEAVING_MS = 1_500;
 /** A measurement over the bar is repeated this often at most: somebody else's work on this machine is no noise of a tenant. */
-const REPEATS = 2;
+const REPEATS = 1;
 
 /** What every turn plays: about a third of a second. */
 const PLAY = { turns: 0, deltas: 6, paceMs: 50, toolMs: 0 };
@@ -74,10 +75,10 @@ async function measure(caller: QuietCaller, noise: Noise): Promise<Measured> {
   for (let turn = 0; turn < TURNS; turn++) {
     quiet.push(...(await caller.turnsFor(TURN_MS)));
     noise.toggle();
-    await caller.turnsFor(SETTLE_MS);
+    await caller.turnsFor(COMING_MS);
     noisy.push(...(await caller.turnsFor(TURN_MS)));
     noise.toggle();
-    await caller.turnsFor(SETTLE_MS);
+    await caller.turnsFor(LEAVING_MS);
   }
   const samples = Math.min(quiet.length, noisy.length);
   return { quietMs: quantile(quiet, 0.99), noisyMs: quantile(noisy, 0.99), samples };
