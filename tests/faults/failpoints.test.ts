@@ -4,33 +4,27 @@ import { Random } from "#tests/conformance/random.ts";
 import { auditRuns } from "./audit-runs.ts";
 import { IN_FLIGHT_PER_FAULT } from "./busy-replica.ts";
 import { declaredFailpoints } from "./declared-failpoints.ts";
-import { Errands } from "./errands.ts";
 import { LEASE_MS, type Replica } from "./fault-mesh.ts";
 import { describeFaults, type FaultSuite, LIMIT_MS } from "./fault-suite.ts";
 import { report } from "./report.ts";
 import { LONG, SEED } from "./seed.ts";
 
 const ROUNDS = LONG ? 3 : 1;
-const REACHED_WITHIN_MS = 20_000;
+/** On a machine that does other things, too, a process is up and busy only after a while. */
+const REACHED_WITHIN_MS = 60_000;
 
-/** About how often a failpoint of these files is visited before twenty runs are in flight; others once. */
+/** About how often a failpoint of these files is visited before its process dies of it; others once. */
 const VISITS: Readonly<Record<string, number>> = {
-  "run-begin": 20,
-  activation: 5,
-  runs: 20,
-  "run-log": 50,
-  "run-work": 15,
-  "run-tools": 15,
-  "run-executor": 8,
-  "run-end": 8,
-  "live-runs": 12,
-  tools: 20,
-  journal: 20,
-};
-
-/** What has to be asked for, again and again, for the failpoints of these files to be reached. */
-const ERRANDS: Readonly<Record<string, (errands: Errands) => Promise<void>>> = {
-  "end-queued": (errands) => errands.cancelQueued(),
+  "run-begin": 4,
+  runs: 4,
+  "run-log": 10,
+  "run-work": 4,
+  "run-tools": 4,
+  "run-executor": 3,
+  "run-end": 3,
+  "live-runs": 8,
+  tools: 4,
+  journal: 4,
 };
 
 /** Deaths at failpoints: which of them nobody reached, and how many runs were in flight at each death. */
@@ -46,7 +40,7 @@ class Deaths {
 
   /** Starts the victim again with this failpoint armed and waits until it has died of it; it is left dead. */
   async at(name: string, victim: Replica, meanwhile: () => Promise<void> = () => sleep(100)): Promise<void> {
-    const visits = VISITS[fileOf(name)] ?? 1;
+    const visits = VISITS[name.slice(0, name.indexOf("."))] ?? 1;
     await victim.kill();
     await victim.start(`${name}:kill@${visits + this.#random.below(visits)}`);
     let dead = false;
@@ -68,27 +62,19 @@ class Deaths {
   }
 }
 
-function fileOf(failpoint: string): string {
-  return failpoint.slice(0, failpoint.indexOf("."));
-}
-
 describeFaults("an agent that dies at a failpoint, at every one", {}, (suite) => {
-  test("loses no event, acts once, and leaves runs that others take", { timeout: LIMIT_MS }, async () => {
+  test("loses no event, acts once, and leaves runs that others take", { timeout: 1.5 * LIMIT_MS }, async () => {
     const { mesh, stored } = suite();
     // The load deletes nothing; erasure.test.ts does.
     const names = declaredFailpoints("agent").filter((name) => !name.startsWith("eraser."));
     const ofReaper = names.filter((name) => name.startsWith("reaper."));
     const deaths = new Deaths(suite());
-    await using errands = new Errands(mesh);
     const [first, second, third] = mesh.agents as [Replica, Replica, Replica];
     await using load = suite().load(90);
     for (let round = 0; round < ROUNDS; round++) {
       const others = names.filter((name) => !ofReaper.includes(name));
       const victims = [first, second].map(async (victim) => {
-        for (let name = others.shift(); name !== undefined; name = others.shift()) {
-          const errand = ERRANDS[fileOf(name)];
-          await deaths.at(name, victim, errand && (() => errand(errands)));
-        }
+        for (let name = others.shift(); name !== undefined; name = others.shift()) await deaths.at(name, victim);
         await victim.kill();
         await victim.start();
       });
