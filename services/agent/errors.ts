@@ -12,6 +12,16 @@ export function sessionBusy(runId: string): AppError {
   });
 }
 
+/** A run is not retried; `facts` say why: its state, a newer run of its session, or what is not stored any more. */
+export function runNotRetryable(facts: { state: string; newer_run_id?: string; missing?: string }): AppError {
+  return new AppError({
+    code: Code.FailedPrecondition,
+    reason: "RUN_NOT_RETRYABLE",
+    message: "Only a run that has failed, is the newest of its session, and is stored whole can be retried.",
+    facts,
+  });
+}
+
 export function cursorAhead(afterSeq: bigint): AppError {
   return new AppError({
     code: Code.OutOfRange,

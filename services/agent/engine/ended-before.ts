@@ -11,7 +11,9 @@ export function endedBefore({
   resume,
   history,
   limits,
-}: LoopInput): { outcome: LoopOutcome; text: string } | undefined {
+}: Pick<LoopInput, "resume" | "history"> & { limits: Pick<LoopInput["limits"], "maxIterations"> }):
+  | { outcome: LoopOutcome; text: string }
+  | undefined {
   if (resume === undefined || resume.openStep !== undefined || resume.lastFinish === undefined) return undefined;
   const last = history.at(-1);
   if (last?.role === "tool") return doneBy(last.content, history.at(-2));

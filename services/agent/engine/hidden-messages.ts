@@ -15,6 +15,11 @@ export const lastAnswer =
   "You have used all the tool calls that this task allows. Do not call any more tools. Answer the user now from what you " +
   "have: what you did, what you found, and what is still open.";
 
+/** Before the first call of a run that goes on with another one, whose last answer was broken off. */
+export const goOnAfterBreak =
+  "You were interrupted here, in the middle of your answer. Go on with the task from where you are, without repeating what " +
+  "you have said.";
+
 /** Added to the system prompt where only a simplified service is left. */
 export const simplifiedMode =
   "You are running in a simplified mode: your tools are not available now. Answer briefly, from what you know and from what " +

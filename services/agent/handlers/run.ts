@@ -74,6 +74,10 @@ export function runHandler(
       return { run: runToProto(run), appliedThroughSeq: run.last_seq };
     },
 
+    async retryRun({ runId, requestId }, context) {
+      return { run: runToProto(await runs.retry(callOf(context), runId, requestId)) };
+    },
+
     async listRunEvents({ runId, afterSeq, pageSize: asked, pageToken }, context) {
       const call = callOf(context);
       const scope = { call, list: "run_events", filter: { runId, afterSeq: String(afterSeq) } };

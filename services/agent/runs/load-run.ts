@@ -68,7 +68,13 @@ export async function loadRun(
       historyOmitted: 0,
       notices: [],
       leasedAt,
-      resume: { work: storedWork(events, draft), booked, approvals, cause },
+      resume: {
+        work: storedWork(events, draft, plan.earlier),
+        booked,
+        approvals,
+        cause,
+        askedIn: draft?.asked_in ?? undefined,
+      },
     },
   };
 }

@@ -19,10 +19,10 @@ import type { ChosenModels } from "../llm/routing.ts";
 import type { ApprovalRow } from "../store/approval-store.ts";
 import type { LedgerEntry } from "../store/ledger-store.ts";
 import type { RunRow } from "../store/run-store.ts";
-import { beginRun } from "../store/run-writes.ts";
+import { beginRun, type NewEvent } from "../store/run-writes.ts";
 import { contextMessage, extended, historyOf, readContext, type SessionContext } from "../store/session-context.ts";
 import type { SessionRow } from "../store/session-store.ts";
-import { durableEvent, type EventBody } from "./event-envelope.ts";
+import { durableEvent, type EventBody, type RunIds } from "./event-envelope.ts";
 import { type BegunContext, isCurrent, type WarmContext } from "./hot-context.ts";
 import type { Question } from "./last-resort.ts";
 import type { OpenSession } from "./open-session.ts";
@@ -58,6 +58,8 @@ export interface Resumption {
   approvals: readonly ApprovalRow[];
   /** Why the run goes on: "owner_lost", or what it had waited for. */
   cause: string;
+  /** The run in whose name the calls of the open step were asked for; undefined: this one. */
+  askedIn?: string | undefined;
 }
 
 /** A run that this call has begun, with all that its executor needs. */
@@ -128,13 +130,13 @@ export async function beginWork(
   const inputMessageId = added.at(-1)?.id ?? "";
   const firstStep = chosen instanceof Error ? undefined : deps.models.firstStep(chosen, resolved);
   const model = chosen instanceof Error ? agent.llmModel : (chosen.rungs[0]?.model ?? "");
-  const bodies: EventBody["payload"][] = [{ case: "runStarted", value: { inputMessageId, agentVersion, model } }];
-  if (firstStep !== undefined) bodies.push({ case: "stepStarted", value: { step: 1, ...firstStep } });
-  const events = bodies.map((payload, i) => {
-    const seq = FIRST_SEQ + BigInt(i);
-    const event = durableEvent({ runId, sessionId, agentId }, seq, seq - 1n, { payload });
-    return { seq, type: event.type, event: toBinary(AgentEventSchema, event) };
-  });
+  const bodies: EventBody[] = [
+    { payload: { case: "runStarted", value: { inputMessageId, agentVersion, model } } },
+    ...(firstStep === undefined
+      ? []
+      : [{ payload: { case: "stepStarted" as const, value: { step: 1, ...firstStep } } }]),
+  ];
+  const events = startEvents({ runId, sessionId, agentId }, bodies);
   const language = resolved.userProfile?.language || languageOf(input);
   const { retention } = resolved;
   const messages = added.map(({ id = "", ...message }) => ({ messageId: id, json: JSON.stringify(message) }));
@@ -199,6 +201,15 @@ export async function beginWork(
 /** What is stored of the session: as the cache has it, if it still does, else as it is read. */
 async function contextOf(tx: Tx, session: SessionRow, warm: WarmContext | undefined): Promise<SessionContext> {
   return warm !== undefined && isCurrent(warm, session) ? warm.context : readContext(tx, session.session_id);
+}
+
+/** The first events of a run, as they are stored. */
+export function startEvents(ids: RunIds, bodies: readonly EventBody[]): NewEvent[] {
+  return bodies.map((body, i) => {
+    const seq = FIRST_SEQ + BigInt(i);
+    const event = durableEvent(ids, seq, seq - 1n, body);
+    return { seq, type: event.type, event: toBinary(AgentEventSchema, event) };
+  });
 }
 
 function chooseModels(

@@ -92,6 +92,8 @@ export function endEntry(
     body: terminalBody(end, usage),
     openStep: 0,
     within: shared ? (tx) => settleUsage(tx, ids.runId) : undefined,
+    // Calls that were asked for, and have perhaps taken effect, are what a retry goes on with.
+    keepsDraft: end.kind === "failed",
     end: {
       row: {
         state: STATES[end.kind],

@@ -41,7 +41,8 @@ export function createExecutor(deps: ExecutorDeps): RunExecutor {
       for (const booked of started.resume?.booked ?? []) usage.add(booked);
       const { pricing } = deps;
       const hides = adapterOf(started.resolved.agent?.adapter ?? "")?.hides;
-      const scribe = new RunScribe({ log, usage, pricing, call, begun: started.firstStep, hides });
+      const resumed = started.resume?.work.openStep?.step;
+      const scribe = new RunScribe({ log, usage, pricing, call, begun: started.firstStep, resumed, hides });
       const observed = deps.events.runBegan(call, started);
       using reins = new Reins(call.signal, timeLeft(deps.runTimeoutMs, started.run));
       let end: RunEnd | RunPause;

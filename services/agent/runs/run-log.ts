@@ -39,6 +39,8 @@ export interface DurableEntry {
   draft?: StepDraft;
   /** The step that is open from this event on; 0 when none is. */
   openStep?: number | undefined;
+  /** True: the draft stays, though no step is open, for a run that goes on with this one's. */
+  keepsDraft?: boolean;
   /** What the event adds to the session. */
   messages?: readonly NewMessage[] | undefined;
   /** The end of the run, for its terminal event. */
@@ -221,7 +223,7 @@ export class RunLog {
       .filter(({ retention }) => retention === Retention.DURABLE)
       .map((event) => ({ seq: event.seq, type: event.type, event: toBinary(AgentEventSchema, event) }));
     const planned = durables.findLastIndex(({ draft }) => draft !== undefined);
-    const completed = durables.findLastIndex(({ openStep }) => openStep === 0);
+    const completed = durables.findLastIndex(({ openStep, keepsDraft }) => openStep === 0 && keepsDraft !== true);
     const draft = planned > completed ? durables[planned]?.draft : undefined;
     const write: RunWrite = {
       events: rows,

@@ -8,7 +8,7 @@ import { jsonText } from "#platform/postgres/json-text.ts";
 import type { StoredClientTool } from "../domain/client-tools.ts";
 import { ModelError, type ModelErrorKind } from "../llm/model-error.ts";
 import type { ChosenModels } from "../llm/routing.ts";
-import type { RunPlanRow } from "../store/resume-store.ts";
+import type { EarlierWork, RunPlanRow } from "../store/resume-store.ts";
 
 /** What a run is begun with, for whoever takes it up. */
 export interface RunPlan {
@@ -18,6 +18,8 @@ export interface RunPlan {
   language: string;
   /** Tools that the caller executes. */
   clientTools: readonly StoredClientTool[];
+  /** What was done before the run, by the runs that it continues. */
+  earlier?: EarlierWork | undefined;
 }
 
 /** A plan as it is stored: what many runs share, and what is the run's own. */
@@ -30,13 +32,13 @@ export interface StoredPlan {
 }
 
 /** The user's profile is left out: the conversation holds what of it matters. */
-export function toStoredPlan({ resolved, chosen, language, clientTools }: RunPlan): StoredPlan {
+export function toStoredPlan({ resolved, chosen, language, clientTools, earlier }: RunPlan): StoredPlan {
   const { userProfile: _user, $typeName: _name, $unknown: _unknown, ...rest } = resolved;
   const shared = toBinary(ResolveAgentResponseSchema, create(ResolveAgentResponseSchema, rest));
   const planId = createHash("sha256").update(shared).digest("hex");
   const models = chosen instanceof ModelError ? { failed: chosen.kind, code: chosen.code ?? "" } : chosen;
   const tools = clientTools.length > 0 && { client_tools: clientTools };
-  return { planId, shared, own: jsonText({ chosen: models, language, ...tools }) };
+  return { planId, shared, own: jsonText({ chosen: models, language, ...tools, earlier }) };
 }
 
 /** Undefined for a run of an earlier release, or one whose plan is gone. */
@@ -48,6 +50,7 @@ export function fromStoredPlan({ plan, begun_with: own }: RunPlanRow): RunPlan |
     chosen: "failed" in chosen ? new ModelError(chosen.failed, { retryable: false, code: chosen.code }) : chosen,
     language: own.language,
     clientTools: own.client_tools ?? [],
+    earlier: own.earlier,
   };
 }
 

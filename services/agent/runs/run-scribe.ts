@@ -34,6 +34,8 @@ export interface ScribeOptions {
   call: Call;
   /** The step whose step_started was written with the run's start. */
   begun?: FirstStep | undefined;
+  /** The step that an earlier attempt has left open, with a draft. */
+  resumed?: number | undefined;
   /** Hidden in all that leaves the run. */
   hides?: MaskRule | undefined;
 }
@@ -47,6 +49,7 @@ export class RunScribe {
   readonly #options: ScribeOptions;
   readonly #log: RunLog;
   readonly #masked: MaskedOutput | undefined;
+  #resumed: number | undefined;
   #steps = 0;
   readonly #added: NewMessage[] = [];
   #compactions = 0;
@@ -56,6 +59,7 @@ export class RunScribe {
   constructor(options: ScribeOptions) {
     this.#options = options;
     this.#log = options.log;
+    this.#resumed = options.resumed;
     this.#masked = options.hides && new MaskedOutput(options.hides);
   }
 
@@ -79,8 +83,13 @@ export class RunScribe {
     this.#write(notice(reason, message, { facts }) satisfies EngineNotice);
   }
 
-  /** Declares the first step void when the work ended before it: its start is stored with the run's. */
+  /** Declares the step void that the work should have begun with and did not come to: its start is stored already. */
   voidUnbegun(): void {
+    if (this.#resumed !== undefined) {
+      const value = { step: this.#resumed, cause: "not_begun" };
+      this.#log.append({ body: { payload: { case: "itemDiscarded", value } } });
+      this.#resumed = undefined;
+    }
     if (this.#options.begun === undefined || this.#steps > 0) return;
     this.#log.append({
       body: { payload: { case: "itemDiscarded", value: { step: 1, cause: "not_begun" } } },
@@ -145,6 +154,7 @@ export class RunScribe {
 
   #completeStep({ step, finishReason, usage, messages }: StepCompleted): void {
     const used = usageToProto(priced(usage, this.#stepCost));
+    this.#resumed = undefined;
     const stored = messages.map(toStored);
     this.#added.push(...stored);
     this.#log.append({

@@ -80,7 +80,8 @@ export async function startRun(deps: StartDeps, call: Call, input: RunInput): Pr
   }
 }
 
-async function attach(tx: Tx, response: Uint8Array): Promise<AttachedRun> {
+/** The run of an earlier call, from the answer that it was given. */
+export async function attach(tx: Tx, response: Uint8Array): Promise<AttachedRun> {
   const run = await runById(tx, Buffer.from(response).toString());
   return { kind: "attached", run: run ?? raise(notFound("run")) };
 }

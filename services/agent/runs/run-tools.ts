@@ -17,12 +17,18 @@ export interface ToolCaller {
   endUserId: string;
 }
 
+/** Calls that an earlier run asked for and this one goes on with: they are keyed by that run. */
+export interface InheritedCalls {
+  runId: string;
+  callIds: ReadonlySet<string>;
+}
+
 /** The tools of one run, as the engine needs them. */
 export interface RunTools {
   readonly specs: readonly ToolSpec[];
   /**
-   * Executes one call; its idempotency key is `run_id/call_id`, the same whenever this call is repeated, unless people have
-   * decided that it is to be made anew under another one.
+   * Executes one call; its idempotency key is `run_id/call_id` of the run that asked for it, whoever repeats the call, unless
+   * people have decided that it is to be made anew under another one.
    */
   execute(
     call: Call,
@@ -37,7 +43,12 @@ export interface RunTools {
 }
 
 /** Asks for the tools of these names that exist for the caller's tenant. */
-export type OpenTools = (call: Call, caller: ToolCaller, names: readonly string[]) => Promise<RunTools>;
+export type OpenTools = (
+  call: Call,
+  caller: ToolCaller,
+  names: readonly string[],
+  inherited?: InheritedCalls,
+) => Promise<RunTools>;
 
 const DESCRIBE_MS = 10_000;
 const READ_MS = 10_000;
@@ -55,14 +66,15 @@ export function openToolsOf(tools: Client<typeof ToolExecutionService>, answers:
     const limits = new Map(described.map(({ name, timeoutMs }) => [name, timeoutMs || DEFAULT_TIMEOUT_MS]));
     return { specs: described.map(toolSpec), limits };
   };
-  return async (call, caller, names) => {
+  return async (call, caller, names, inherited) => {
+    const askedIn = (callId: string) => (inherited?.callIds.has(callId) ? inherited.runId : caller.runId);
     const { specs, limits } =
       names.length === 0
         ? NO_TOOLS
         : await answers.get(call.principal, ["tools", ...names], () => describe(call, names));
     return {
       specs,
-      async execute(within, { callId, name, argumentsJson }, onProgress, key = `${caller.runId}/${callId}`) {
+      async execute(within, { callId, name, argumentsJson }, onProgress, key = `${askedIn(callId)}/${callId}`) {
         const request = { ...caller, tool: name, argumentsJson, callId, requestId: key };
         const limit = (limits.get(name) ?? DEFAULT_TIMEOUT_MS) + MARGIN_MS;
         const frames = consume(

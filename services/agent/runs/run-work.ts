@@ -20,7 +20,7 @@ import { type HookSource, pluginFailed, RunHooks } from "./run-hooks.ts";
 import type { RunLog } from "./run-log.ts";
 import type { RunModels } from "./run-models.ts";
 import type { RunScribe } from "./run-scribe.ts";
-import type { OpenTools, RunTools } from "./run-tools.ts";
+import type { InheritedCalls, OpenTools, RunTools } from "./run-tools.ts";
 
 export interface WorkDeps {
   models: RunModels;
@@ -55,7 +55,7 @@ export async function work(deps: WorkDeps, { call, started, log, scribe, giveUp 
   if (chosen instanceof Error) throw chosen;
   const caller = { ...log.ids, endUserId: started.session.end_user_id };
   const [tools, models] = await Promise.all([
-    withClientTools(deps.openTools(call, caller, agent.tools), started.clientTools),
+    withClientTools(deps.openTools(call, caller, agent.tools, inheritedCalls(started)), started.clientTools),
     deps.models.ladder(call, started.resolved, chosen),
   ]);
   const gates = new Gates({
@@ -96,6 +96,13 @@ export async function work(deps: WorkDeps, { call, started, log, scribe, giveUp 
   const remembered = hooks.given ?? played.text;
   if (played.outcome === "ANSWERED" && !played.descended) await deps.lastResort.remember(question, remembered);
   return { kind: "completed", outcome: RunOutcome[played.outcome], response: hooks.hide(played.text) };
+}
+
+function inheritedCalls({ resume }: StartedRun): InheritedCalls | undefined {
+  const last = resume?.work.openStep?.messages.at(-1);
+  if (resume?.askedIn === undefined || last?.role !== "assistant") return undefined;
+  const callIds = last.content.flatMap((part) => (part.type === "tool_call" ? [part.callId] : []));
+  return { runId: resume.askedIn, callIds: new Set(callIds) };
 }
 
 async function play(

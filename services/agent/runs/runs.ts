@@ -24,6 +24,7 @@ import { sessionByExternalId } from "../store/session-store.ts";
 import type { Subscription } from "./live-feed.ts";
 import type { LiveRuns } from "./live-runs.ts";
 import { PENDING_EVENTS, PendingItems } from "./pending-items.ts";
+import { retryRun } from "./retry-run.ts";
 import type { ResumableRun, StartedRun } from "./run-begin.ts";
 import type { RunExecutor } from "./run-executor.ts";
 import { CancelRequest } from "./run-failure.ts";
@@ -101,6 +102,18 @@ export class Runs {
     // Who has watched it since it was queued waits for its first events.
     this.#deps.wake(tenantId, runId, seq);
     await this.#deps.liveRuns.get(tenantId, runId)?.finished;
+  }
+
+  /** Goes on with a failed run in a new one; see retryRun. Returns that one, or what has become of it when it began before. */
+  async retry(call: Call, runId: string, requestId: string): Promise<store.RunRow> {
+    if (this.#deps.drain.aborted) throw shuttingDown();
+    const started = await retryRun(this.#deps, call, { runId, requestId });
+    failpoint("runs.after-retry");
+    if (started.kind === "started") {
+      const { principal } = started.run;
+      this.#launch({ principal, signal: call.signal, requestId: "", ip: "", userAgent: "" }, started)[Symbol.dispose]();
+    }
+    return started.run;
   }
 
   /** Events of a run as they come; see watchRun. */
@@ -243,8 +256,7 @@ export class Runs {
       fence: { tenantId, runId: run.run_id, owner: run.owner, epoch: run.epoch },
       ids: { runId: run.run_id, sessionId: session.session_id, agentId: run.agent_id },
       lastDurableSeq: run.last_seq,
-      // A new owner begins above all that the last one can have shown.
-      nextSeq: resume === undefined ? run.last_seq + 1n : run.seq_reserved - store.SEQ_BLOCK + 1n,
+      nextSeq: firstFree(run),
       hasDraft: resume?.work.openStep !== undefined,
       retryForMs: this.#deps.leaseMs,
       onCommitted: (event) => this.#deps.announce(tenantId, event),
@@ -267,6 +279,12 @@ export class Runs {
     const { signal, deadline } = call;
     return this.#deps.database.tenant(call.principal.tenantId, fn, { signal, deadline, readOnly: true, isolation });
   }
+}
+
+/** The first number of this owner's: it begins above all that an owner before it can have shown. */
+function firstFree({ last_seq, seq_reserved }: store.RunRow): bigint {
+  const before = seq_reserved - store.SEQ_BLOCK;
+  return (before > last_seq ? before : last_seq) + 1n;
 }
 
 /** What was shown of a step and is not stored is void; the rest goes on. */

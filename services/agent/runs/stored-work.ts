@@ -3,19 +3,21 @@ import { contentFromProto } from "../domain/run-input.ts";
 import type { ResumedWork } from "../engine/loop-input.ts";
 import { doneToolName, type ToolOutcome } from "../engine/tool-spec.ts";
 import type { ModelMessage, ToolCallPart } from "../llm/chat-model.ts";
-import type { StepDraft } from "../store/resume-store.ts";
+import type { EarlierWork, StepDraft } from "../store/resume-store.ts";
 
 /** Types of the events that {@link storedWork} reads. */
 export const WORK_EVENTS = ["step_started", "step_completed", "tool_call_completed"] as const;
 
 /**
  * How far a run had come, from its events and its draft: the journal of its tools is in the log, as a
- * `tool_call_requested` before each call and a `tool_call_completed` behind it.
+ * `tool_call_requested` before each call and a `tool_call_completed` behind it. `earlier`: of the runs that it continues.
  */
-export function storedWork(events: readonly AgentEvent[], draft: StepDraft | undefined): ResumedWork {
-  let nextStep = 1;
-  let toolTurns = 0;
-  let lastFinish: string | undefined;
+export function storedWork(
+  events: readonly AgentEvent[],
+  draft: StepDraft | undefined,
+  earlier: EarlierWork = { nextStep: 1, toolTurns: 0 },
+): ResumedWork {
+  let { nextStep, toolTurns, lastFinish } = earlier;
   const outcomes = new Map<string, ToolOutcome>();
   const asked = new Map(draft === undefined ? [] : callsIn(draft.messages).map((call) => [call.callId, call]));
   for (const { payload, itemId } of events) {

@@ -58,6 +58,7 @@ export const ERASED: readonly { table: string; rows: string }[] = [
   { table: "client_calls", rows: ofSession("client_calls") },
   { table: "queued_runs", rows: ofSession("queued_runs") },
   { table: "dead_letters", rows: ofSession("dead_letters") },
+  { table: "run_inputs", rows: ofItsRuns("run_inputs") },
   { table: "messages", rows: ofSession("messages") },
   { table: "compactions", rows: ofSession("compactions") },
   {

@@ -11,11 +11,24 @@ export interface StepDraft {
   messages: ModelMessage[];
 }
 
+/** A draft as it is read. */
+export interface StoredDraft extends StepDraft {
+  /** The run in whose name the calls were asked for; null: this one. */
+  asked_in: string | null;
+}
+
+/** How far the runs had come that a run goes on with; see `ResumedWork`. */
+export interface EarlierWork {
+  nextStep: number;
+  toolTurns: number;
+  lastFinish?: string;
+}
+
 /** What of a run's beginning is stored beside its plan. */
 export interface RunPlanRow {
   /** Null: a run of an earlier release. */
   plan: Uint8Array | null;
-  begun_with: { chosen: unknown; language: string; client_tools?: StoredClientTool[] } | null;
+  begun_with: { chosen: unknown; language: string; earlier?: EarlierWork; client_tools?: StoredClientTool[] } | null;
 }
 
 /** A part of a statement that stores the draft of parameter `param` for the row of `run`. */
@@ -23,7 +36,14 @@ export function draftInsert(run: string, param: `$${number}`): string {
   return `INSERT INTO agent.step_drafts (tenant_id, run_id, step, usage, messages)
     SELECT agentmesh.current_tenant(), ${run}.run_id, d.step, d.usage, d.messages
     FROM ${run}, json_to_record(${param}::json) AS d (step integer, usage jsonb, messages jsonb)
-    ON CONFLICT (tenant_id, run_id) DO UPDATE SET step = excluded.step, usage = excluded.usage, messages = excluded.messages`;
+    ON CONFLICT (tenant_id, run_id) DO UPDATE SET step = excluded.step, usage = excluded.usage, messages = excluded.messages,
+      asked_in = NULL`;
+}
+
+/** A part of a statement that hands the draft of the run of parameter `from` on to the run of parameter `to`. */
+export function draftMove(from: `$${number}`, to: `$${number}`): string {
+  return `UPDATE agent.step_drafts SET run_id = ${to}, asked_in = coalesce(asked_in, ${from})
+    WHERE tenant_id = agentmesh.current_tenant() AND run_id = ${from}`;
 }
 
 /** What a run was begun with. */
@@ -37,9 +57,9 @@ export async function planOf(tx: Tx, runId: string): Promise<RunPlanRow | undefi
 }
 
 /** The draft of a run's open step, if it has come so far. */
-export async function draftOf(tx: Tx, runId: string): Promise<StepDraft | undefined> {
-  return tx.one<StepDraft>(
-    `SELECT step, usage, messages FROM agent.step_drafts
+export async function draftOf(tx: Tx, runId: string): Promise<StoredDraft | undefined> {
+  return tx.one<StoredDraft>(
+    `SELECT step, usage, messages, asked_in FROM agent.step_drafts
      WHERE tenant_id = agentmesh.current_tenant() AND run_id = $1`,
     [runId],
   );

@@ -46,7 +46,10 @@ export interface RunRow {
   background: boolean;
   /** When it ends whatever it has come to. */
   deadline: Date | null;
+  /** The failed run that this one continues or does again. */
   retry_of: string | null;
+  /** Messages that were sent to it and are not in its session yet. */
+  inputs_pending: number;
   create_time: Date;
   update_time: Date;
   end_time: Date | null;
@@ -74,7 +77,7 @@ export interface RunFilter {
 /** What a RunRow is made of; see runRow. */
 export const RUN_COLUMNS = `run_id, session_id, end_user_id, agent_id, agent_version, state, outcome, error, usage, response, principal,
   owner, owner_address, epoch, seq_reserved::text, last_seq::text, pruned_seq::text, open_step, attempt, awaiting,
-  background, deadline, retry_of,
+  background, deadline, retry_of, inputs_pending,
   create_time, update_time, end_time,
   create_time::text AS sort_time`;
 
@@ -123,6 +126,16 @@ export async function listRuns(
     ],
   );
   return rows.map(runRow);
+}
+
+/** The newest run of a session. */
+export async function newestRunOf(tx: Tx, sessionId: string): Promise<string | undefined> {
+  const newest = await tx.one<{ run_id: string }>(
+    `SELECT run_id FROM agent.runs WHERE tenant_id = agentmesh.current_tenant() AND session_id = $1
+     ORDER BY create_time DESC, run_id DESC LIMIT 1`,
+    [sessionId],
+  );
+  return newest?.run_id;
 }
 
 /** Durable events of a run after `afterSeq`, oldest first. */

@@ -8,7 +8,7 @@ import { LeaseLost } from "../errors.ts";
 import { type LedgerEntry, ledgerInsert, ledgerRows } from "./ledger-store.ts";
 import type { NewMessage } from "./message-store.ts";
 import { bury, leaveQueue, QUEUE_TOPIC, wakeNext } from "./queue-parts.ts";
-import { draftInsert, type StepDraft } from "./resume-store.ts";
+import { draftInsert, draftMove, type StepDraft } from "./resume-store.ts";
 import {
   type Awaited,
   type Fence,
@@ -56,6 +56,8 @@ export interface RunBegin {
   kept?: { sessionDays: number; eventDays: number };
   /** What it is begun with, for whoever takes it up; `shared` is left out where it is known to be stored. */
   plan?: { planId: string; shared: Uint8Array | undefined; own: string };
+  /** The run that it continues, and whose draft it goes on with; in a session that exists. */
+  retryOf?: string;
 }
 
 /** How a run ended. */
@@ -115,11 +117,11 @@ const OCCUPY_SESSION = `UPDATE agent.sessions SET active_run_id = $2, message_co
       update_time = clock_timestamp(), expire_time = ${SESSION_EXPIRES}
     WHERE tenant_id = agentmesh.current_tenant() AND session_id = $1`;
 
-const INSERT_RUN = `INSERT INTO agent.runs (tenant_id, session_id, run_id, end_user_id, agent_id, agent_version, state, principal,
+const insertRun = (column = "", value = "") => `INSERT INTO agent.runs (tenant_id, session_id, run_id, end_user_id, agent_id, agent_version, state, principal,
       owner, owner_address, lease_expires, seq_reserved, last_seq, open_step, plan_id, begun_with, deadline,
-      expire_time)
+      expire_time${column})
     VALUES (agentmesh.current_tenant(), $1, $2, $4, $5, $6, 2, $7, $8, $9, clock_timestamp() + $10 * interval '1 ms',
-      $11, $12, $13, $21, $23, clock_timestamp() + $24::float8 * interval '1 ms', ${EVENTS_EXPIRE})
+      $11, $12, $13, $21, $23, clock_timestamp() + $24::float8 * interval '1 ms', ${EVENTS_EXPIRE}${value})
     RETURNING ${RUN_COLUMNS}`;
 /** A queued run becomes what it would be had it begun now; its time runs since it was queued. */
 const ACTIVATE_RUN = `UPDATE agent.runs SET agent_id = $5, agent_version = $6, state = 2, principal = $7, owner = $8,
@@ -132,11 +134,11 @@ const LEAVE_QUEUE = `DELETE FROM agent.queued_runs WHERE tenant_id = agentmesh.c
 /** What it was to do is kept until it has ended, for whoever must do it again. */
 const KEEP_INPUT = `UPDATE agent.queued_runs SET due_at = NULL WHERE tenant_id = agentmesh.current_tenant() AND run_id = $2`;
 
-const beginSql = (session: string, run: string, queue?: string) => `WITH session AS (
+const beginSql = (session: string, run: string, more?: string) => `WITH session AS (
     ${session}
   ), run AS (
     ${run}
-  )${queue === undefined ? "" : `, queue AS (${queue})`}, plan AS (
+  )${more === undefined ? "" : `, more AS (${more})`}, plan AS (
     INSERT INTO agent.plans (tenant_id, plan_id, plan)
     SELECT agentmesh.current_tenant(), $21, $22 WHERE $22::bytea IS NOT NULL
     ON CONFLICT (tenant_id, plan_id) DO UPDATE SET create_time = excluded.create_time
@@ -152,19 +154,20 @@ const beginSql = (session: string, run: string, queue?: string) => `WITH session
   )
   SELECT * FROM run`;
 
-const BEGIN_IN_NEW_SESSION = beginSql(CREATE_SESSION, INSERT_RUN);
-const BEGIN_IN_SESSION = beginSql(OCCUPY_SESSION, INSERT_RUN);
+const BEGIN_IN_NEW_SESSION = beginSql(CREATE_SESSION, insertRun());
+const BEGIN_IN_SESSION = beginSql(OCCUPY_SESSION, insertRun());
 const BEGIN_QUEUED = {
   background: beginSql(OCCUPY_SESSION, ACTIVATE_RUN, KEEP_INPUT),
   turn: beginSql(OCCUPY_SESSION, ACTIVATE_RUN, LEAVE_QUEUE),
 };
+const RETRY = beginSql(OCCUPY_SESSION, insertRun(", retry_of", ", $27"), draftMove("$27", "$2"));
 
 /**
  * Writes a run that is leased to its owner (state RUNNING), in a new session or in one that the transaction has locked,
  * with its first messages, events and audit rows. Ends the transaction.
  */
 export async function beginRun(tx: Tx, begin: RunBegin): Promise<RunRow> {
-  const { run, session, messages, events, openStep, audited, plan, queued, kept } = begin;
+  const { run, session, messages, events, openStep, audited, plan, queued, kept, retryOf } = begin;
   const created = "created" in session ? session.created : undefined;
   const earlier = "created" in session ? 0 : session.continued.message_count;
   const params = [
@@ -192,10 +195,13 @@ export async function beginRun(tx: Tx, begin: RunBegin): Promise<RunRow> {
     kept?.eventDays || null,
   ];
   const known = queued === undefined ? BEGIN_IN_SESSION : BEGIN_QUEUED[queued];
-  const [row] =
-    created === undefined
-      ? await tx.finish<RunRowAsText>(known, params)
-      : await tx.finish<RunRowAsText>(BEGIN_IN_NEW_SESSION, [...params, created.agentId]);
+  const [sql, last] =
+    created !== undefined
+      ? [BEGIN_IN_NEW_SESSION, [created.agentId]]
+      : retryOf === undefined
+        ? [known, []]
+        : [RETRY, [retryOf]];
+  const [row] = await tx.finish<RunRowAsText>(sql, [...params, ...last]);
   return runRow(row as RunRowAsText);
 }
 

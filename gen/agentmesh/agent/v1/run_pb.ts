@@ -155,7 +155,7 @@ export type Run = Message$1<"agentmesh.agent.v1.Run"> & {
   deadline?: Timestamp | undefined;
 
   /**
-   * Run whose work this one does again.
+   * The failed run that this one continues (RunService.RetryRun) or whose work it does again, `run_…`; empty for any other.
    *
    * @generated from field: string retry_of = 20;
    */
