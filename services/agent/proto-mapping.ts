@@ -66,6 +66,8 @@ export function sessionToProto(session: SessionRow): MessageInitShape<typeof Ses
     messageCount: session.message_count,
     activeRunId: session.active_run_id ?? "",
     etag: sessionEtag(session),
+    forkedFromSessionId: session.forked_from_session_id ?? "",
+    forkedFromMessageId: session.forked_from_message_id ?? "",
     createTime: timestampFromDate(session.create_time),
     updateTime: timestampFromDate(session.update_time),
     ...(session.escalation === null ? {} : { escalation: escalationToProto(session.escalation) }),

@@ -48,6 +48,11 @@ export function sessionHandler(sessions: Sessions, tokens: PageTokens): ServiceI
       return {};
     },
 
+    async forkSession({ sessionId, messageId, title, requestId }, context) {
+      const forked = await sessions.fork(callOf(context), { sessionId, messageId, title, requestId });
+      return { session: sessionToProto(forked) };
+    },
+
     async listMessages(request, context) {
       const call = callOf(context);
       const scope = { call, list: "messages", filter: { sessionId: request.sessionId } };

@@ -5,7 +5,7 @@ import type { Call } from "#platform/rpc/call.ts";
 import { notFound, raise } from "#platform/rpc/errors.ts";
 import { ownerFor, reaches, writeReach } from "../domain/ownership.ts";
 import type { RunInput } from "../domain/run-input.ts";
-import { findSession, isExternalId } from "../sessions/sessions.ts";
+import { findSession, isExternalId } from "../sessions/find-session.ts";
 import { insertSession, type SessionRow, sessionByExternalId } from "../store/session-store.ts";
 
 /** The session to work in: `known` when it exists, and is locked then; else it is yet to be written. */

@@ -9,7 +9,7 @@ import { suspicionsIn } from "../domain/input-guard.ts";
 import { ownerFor, writeReach } from "../domain/ownership.ts";
 import type { RunInput } from "../domain/run-input.ts";
 import { inputRefused } from "../errors.ts";
-import { findSession, isExternalId } from "../sessions/sessions.ts";
+import { findSession, isExternalId } from "../sessions/find-session.ts";
 import { type SessionRow, sessionByExternalId } from "../store/session-store.ts";
 import { type HookSource, pluginFailed, RunHooks } from "./run-hooks.ts";
 

@@ -22,7 +22,7 @@ describe("RetryRun", { skip: skipWithoutPostgres() }, () => {
   let me: Principal;
   before(async () => {
     // One attempt: a run whose owner is lost fails, and is not taken up.
-    mesh = await openAgentMesh({ replicas: 2, agent: { max_attempts: "1" } });
+    mesh = await openAgentMesh({ replicas: 2, agent: { max_attempts: "1", lease: "1500ms" } });
   });
   after(() => mesh[Symbol.asyncDispose]());
   beforeEach(() => {
@@ -58,7 +58,7 @@ describe("RetryRun", { skip: skipWithoutPostgres() }, () => {
   };
   const messagesOf = async (sessionId: string) =>
     (await mesh.two.sessions.listMessages({ sessionId, pageSize: 200 }, callAs(me))).messages;
-  const lastRequest = () => mesh.model.requests.at(-1)?.body.messages as { role: string; content: unknown }[];
+  const lastRequest = () => (mesh.model.requests.at(-1)?.body.messages ?? []) as { role: string; content: unknown }[];
 
   /** A run that fails for its model when it has used a tool. */
   async function failing(): Promise<{ runId: string; sessionId: string }> {

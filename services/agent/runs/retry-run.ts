@@ -178,7 +178,8 @@ function brokenOff(work: ResumedWork, history: readonly ModelMessage[], maxItera
 
 function startedBody(events: readonly AgentEvent[]): EventBody["payload"] {
   const started = events[0]?.payload;
-  if (started?.case !== "runStarted") throw new Error("a run without its begin");
+  // They are kept for a time.
+  if (started?.case !== "runStarted") throw runNotRetryable({ state: "FAILED", missing: "events" });
   return { case: "runStarted", value: started.value };
 }
 

@@ -9,7 +9,7 @@ import { writeReach } from "../domain/ownership.ts";
 import { canonicalInput, type RunInput } from "../domain/run-input.ts";
 import { tenantShare } from "../domain/tenant-share.ts";
 import { sessionBusy } from "../errors.ts";
-import { findSession } from "../sessions/sessions.ts";
+import { findSession } from "../sessions/find-session.ts";
 import { earlierAnswer } from "../store/earlier-answer.ts";
 import { type RunRow, runById } from "../store/run-store.ts";
 import type { HotContext } from "./hot-context.ts";

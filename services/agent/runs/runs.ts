@@ -17,7 +17,7 @@ import type { RunInput } from "../domain/run-input.ts";
 import { ownerUnreachable, shuttingDown } from "../errors.ts";
 import { endQueued } from "../queue/end-queued.ts";
 import { enqueueRun } from "../queue/enqueue.ts";
-import { isExternalId } from "../sessions/sessions.ts";
+import { isExternalId } from "../sessions/find-session.ts";
 import { eventsOfTypes } from "../store/resume-store.ts";
 import * as store from "../store/run-store.ts";
 import { sessionByExternalId } from "../store/session-store.ts";

@@ -6,7 +6,7 @@ import type { Call } from "#platform/rpc/call.ts";
 import { etagMismatch, notFound, raise } from "#platform/rpc/errors.ts";
 import { canonical } from "../domain/canonical.ts";
 import type { Cursor } from "../domain/cursor.ts";
-import { ownerFor, type Reach, reaches, readReach, writeReach } from "../domain/ownership.ts";
+import { ownerFor, readReach, writeReach } from "../domain/ownership.ts";
 import { sessionBusy } from "../errors.ts";
 import { SESSION_DELETED } from "../retention/eraser.ts";
 import { earlierAnswer } from "../store/earlier-answer.ts";
@@ -14,7 +14,9 @@ import * as messages from "../store/message-store.ts";
 import { unfinishedRuns } from "../store/run-store.ts";
 import * as store from "../store/session-store.ts";
 
-const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
+import { findSession } from "./find-session.ts";
+import { type ForkRequest, fork } from "./fork-session.ts";
+
 const NOTHING = new Uint8Array();
 
 export interface SessionsDeps {
@@ -155,6 +157,11 @@ export class Sessions {
     await this.#deps.forgetContext(call.principal.tenantId, found.session_id);
   }
 
+  /** See {@link fork}. */
+  async fork(call: Call, request: ForkRequest): Promise<store.SessionRow> {
+    return fork(this.#deps.database, call, request);
+  }
+
   async messages(call: Call, sessionId: string, page: { limit: number; from: number }): Promise<messages.MessageRow[]> {
     return this.#tenant(call, async (tx) => {
       const session = await findSession(tx, sessionId, readReach(call.principal));
@@ -165,22 +172,6 @@ export class Sessions {
   #tenant<T>(call: Call, fn: (tx: Tx) => Promise<T>): Promise<T> {
     return this.#deps.database.tenant(call.principal.tenantId, fn, { signal: call.signal, deadline: call.deadline });
   }
-}
-
-/** A session within reach, by its id or by the caller's own UUID for it; else NOT_FOUND. */
-export async function findSession(tx: Tx, id: string, reach: Reach, lock = false): Promise<store.SessionRow> {
-  const session = isExternalId(id)
-    ? await store.sessionByExternalId(tx, id.toLowerCase(), reach.endUserId)
-    : await store.sessionById(tx, id, lock);
-  if (session === undefined || !reaches(reach, session)) throw notFound("session");
-  if (lock && session.external_id !== null)
-    return (await store.sessionById(tx, session.session_id, true)) ?? raise(notFound("session"));
-  return session;
-}
-
-/** True for an id that is the caller's own. */
-export function isExternalId(id: string): boolean {
-  return UUID.test(id);
 }
 
 /** The version tag of a session. */

@@ -26,6 +26,9 @@ export interface SessionRow {
   version: number;
   /** The newest compaction; null for a session that was not compacted. */
   compaction_id: string | null;
+  /** The session that this one is a copy of, and the last message that was copied. */
+  forked_from_session_id: string | null;
+  forked_from_message_id: string | null;
   create_time: Date;
   update_time: Date;
   /** create_time with microseconds, for page cursors. */
@@ -47,14 +50,15 @@ export interface SessionFilter {
   agentId: string | undefined;
 }
 
-const COLUMNS = `session_id, external_id, end_user_id, agent_id, title, labels, message_count, active_run_id, escalation, version, compaction_id,
-  create_time, update_time, create_time::text AS sort_time`;
+/** What a SessionRow is made of. */
+export const SESSION_COLUMNS = `session_id, external_id, end_user_id, agent_id, title, labels, message_count, active_run_id, escalation, version, compaction_id,
+  forked_from_session_id, forked_from_message_id, create_time, update_time, create_time::text AS sort_time`;
 
 export async function insertSession(tx: Tx, session: NewSession): Promise<SessionRow> {
   const rows = await tx.query<SessionRow>(
     `INSERT INTO agent.sessions (tenant_id, session_id, external_id, end_user_id, agent_id, title, labels)
      VALUES (agentmesh.current_tenant(), $1, $2, $3, $4, $5, $6)
-     ON CONFLICT DO NOTHING RETURNING ${COLUMNS}`,
+     ON CONFLICT DO NOTHING RETURNING ${SESSION_COLUMNS}`,
     [
       session.sessionId,
       session.externalId,
@@ -72,7 +76,7 @@ export async function insertSession(tx: Tx, session: NewSession): Promise<Sessio
 /** Finds a session by its own id. `lock` keeps others from starting a run in it until the transaction ends. */
 export async function sessionById(tx: Tx, sessionId: string, lock = false): Promise<SessionRow | undefined> {
   return tx.one<SessionRow>(
-    `SELECT ${COLUMNS} FROM agent.sessions
+    `SELECT ${SESSION_COLUMNS} FROM agent.sessions
      WHERE tenant_id = agentmesh.current_tenant() AND session_id = $1 AND deleted_at IS NULL${lock ? " FOR UPDATE" : ""}`,
     [sessionId],
   );
@@ -88,7 +92,7 @@ export async function sessionByExternalId(
   endUserId: string | undefined,
 ): Promise<SessionRow | undefined> {
   const rows = await tx.query<SessionRow>(
-    `SELECT ${COLUMNS} FROM agent.sessions
+    `SELECT ${SESSION_COLUMNS} FROM agent.sessions
      WHERE tenant_id = agentmesh.current_tenant() AND external_id = $1 AND ($2::text IS NULL OR end_user_id = $2)
        AND deleted_at IS NULL
      ORDER BY end_user_id LIMIT 2`,
@@ -103,7 +107,7 @@ export async function listSessions(
   page: { limit: number; skip: number; after: Cursor | undefined },
 ): Promise<SessionRow[]> {
   return tx.query<SessionRow>(
-    `SELECT ${COLUMNS} FROM agent.sessions
+    `SELECT ${SESSION_COLUMNS} FROM agent.sessions
      WHERE tenant_id = agentmesh.current_tenant() AND deleted_at IS NULL
        AND ($1::text IS NULL OR end_user_id = $1)
        AND ($2::text IS NULL OR agent_id = $2)
@@ -127,7 +131,7 @@ export async function updateSession(
 ): Promise<SessionRow | undefined> {
   return tx.one<SessionRow>(
     `UPDATE agent.sessions SET title = $2, labels = $3, agent_id = $4, escalation = $5, version = version + 1, update_time = clock_timestamp()
-     WHERE tenant_id = agentmesh.current_tenant() AND session_id = $1 RETURNING ${COLUMNS}`,
+     WHERE tenant_id = agentmesh.current_tenant() AND session_id = $1 RETURNING ${SESSION_COLUMNS}`,
     [
       sessionId,
       values.title,

@@ -18,7 +18,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file agentmesh/agent/v1/session_service.proto.
  */
 export const file_agentmesh_agent_v1_session_service: GenFile = /*@__PURE__*/
-  fileDesc("CihhZ2VudG1lc2gvYWdlbnQvdjEvc2Vzc2lvbl9zZXJ2aWNlLnByb3RvEhJhZ2VudG1lc2guYWdlbnQudjEijwQKB1Nlc3Npb24SHAoKc2Vzc2lvbl9pZBgBIAEoCUIIukgFcgMYgAESGAoLZXh0ZXJuYWxfaWQYAiABKAlCA+BBAxIaCghhZ2VudF9pZBgDIAEoCUIIukgFcgMYgAESIAoLZW5kX3VzZXJfaWQYBCABKAlCC+BBBbpIBXIDGIABEhcKBXRpdGxlGAUgASgJQgi6SAVyAxjIARJQCgZsYWJlbHMYBiADKAsyJy5hZ2VudG1lc2guYWdlbnQudjEuU2Vzc2lvbi5MYWJlbHNFbnRyeUIXukgUmgERECAiBnIEEAEYQCoFcgMYgAISGgoNbWVzc2FnZV9jb3VudBgHIAEoBUID4EEDEhoKDWFjdGl2ZV9ydW5faWQYCCABKAlCA+BBAxIVCgRldGFnGAkgASgJQge6SARyAhhAEjQKC2NyZWF0ZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEID4EEDEjQKC3VwZGF0ZV90aW1lGAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEID4EEDEjkKCmVzY2FsYXRpb24YDCABKAsyJS5hZ2VudG1lc2guYWdlbnQudjEuU2Vzc2lvbkVzY2FsYXRpb24aLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKKAQoRU2Vzc2lvbkVzY2FsYXRpb24SEwoGcmVhc29uGAEgASgJQgPgQQMSFQoIcHJpb3JpdHkYAiABKAlCA+BBAxITCgZydW5faWQYAyABKAlCA+BBAxI0CgtjcmVhdGVfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCA+BBAyJiChRDcmVhdGVTZXNzaW9uUmVxdWVzdBIsCgdzZXNzaW9uGAEgASgLMhsuYWdlbnRtZXNoLmFnZW50LnYxLlNlc3Npb24SHAoKcmVxdWVzdF9pZBgCIAEoCUIIukgFcgMYgAEiRQoVQ3JlYXRlU2Vzc2lvblJlc3BvbnNlEiwKB3Nlc3Npb24YASABKAsyGy5hZ2VudG1lc2guYWdlbnQudjEuU2Vzc2lvbiI2ChFHZXRTZXNzaW9uUmVxdWVzdBIhCgpzZXNzaW9uX2lkGAEgASgJQg3gQQK6SAdyBRABGIABIkIKEkdldFNlc3Npb25SZXNwb25zZRIsCgdzZXNzaW9uGAEgASgLMhsuYWdlbnRtZXNoLmFnZW50LnYxLlNlc3Npb24ipAEKE0xpc3RTZXNzaW9uc1JlcXVlc3QSGgoJcGFnZV9zaXplGAEgASgFQge6SAQaAigAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGIAQEhgKBHNraXAYAyABKAVCCrpIBxoFGJBOKAASHQoLZW5kX3VzZXJfaWQYBCABKAlCCLpIBXIDGIABEhoKCGFnZW50X2lkGAUgASgJQgi6SAVyAxiAASJeChRMaXN0U2Vzc2lvbnNSZXNwb25zZRItCghzZXNzaW9ucxgBIAMoCzIbLmFnZW50bWVzaC5hZ2VudC52MS5TZXNzaW9uEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKYAQoUVXBkYXRlU2Vzc2lvblJlcXVlc3QSMQoHc2Vzc2lvbhgBIAEoCzIbLmFnZW50bWVzaC5hZ2VudC52MS5TZXNzaW9uQgPgQQISLwoLdXBkYXRlX21hc2sYAiABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrEhwKCnJlcXVlc3RfaWQYAyABKAlCCLpIBXIDGIABIkUKFVVwZGF0ZVNlc3Npb25SZXNwb25zZRIsCgdzZXNzaW9uGAEgASgLMhsuYWdlbnRtZXNoLmFnZW50LnYxLlNlc3Npb24ibgoURGVsZXRlU2Vzc2lvblJlcXVlc3QSIQoKc2Vzc2lvbl9pZBgBIAEoCUIN4EECukgHcgUQARiAARIVCgRldGFnGAIgASgJQge6SARyAhhAEhwKCnJlcXVlc3RfaWQYAyABKAlCCLpIBXIDGIABIhcKFURlbGV0ZVNlc3Npb25SZXNwb25zZSJyChNMaXN0TWVzc2FnZXNSZXF1ZXN0EiEKCnNlc3Npb25faWQYASABKAlCDeBBArpIB3IFEAEYgAESGgoJcGFnZV9zaXplGAIgASgFQge6SAQaAigAEhwKCnBhZ2VfdG9rZW4YAyABKAlCCLpIBXIDGIAQIl4KFExpc3RNZXNzYWdlc1Jlc3BvbnNlEi0KCG1lc3NhZ2VzGAEgAygLMhsuYWdlbnRtZXNoLmFnZW50LnYxLk1lc3NhZ2USFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJMoMICg5TZXNzaW9uU2VydmljZRKmAQoNQ3JlYXRlU2Vzc2lvbhIoLmFnZW50bWVzaC5hZ2VudC52MS5DcmVhdGVTZXNzaW9uUmVxdWVzdBopLmFnZW50bWVzaC5hZ2VudC52MS5DcmVhdGVTZXNzaW9uUmVzcG9uc2UiQIq1GBIKDnNlc3Npb25zOndyaXRlEAGC0+STAiQ6B3Nlc3Npb25iB3Nlc3Npb24iEC9hcGkvdjEvc2Vzc2lvbnMSowEKCkdldFNlc3Npb24SJS5hZ2VudG1lc2guYWdlbnQudjEuR2V0U2Vzc2lvblJlcXVlc3QaJi5hZ2VudG1lc2guYWdlbnQudjEuR2V0U2Vzc2lvblJlc3BvbnNlIkaQAgGKtRgRCg1zZXNzaW9uczpyZWFkEAGC0+STAihiB3Nlc3Npb24SHS9hcGkvdjEvc2Vzc2lvbnMve3Nlc3Npb25faWR9EpMBCgxMaXN0U2Vzc2lvbnMSJy5hZ2VudG1lc2guYWdlbnQudjEuTGlzdFNlc3Npb25zUmVxdWVzdBooLmFnZW50bWVzaC5hZ2VudC52MS5MaXN0U2Vzc2lvbnNSZXNwb25zZSIwkAIBirUYEQoNc2Vzc2lvbnM6cmVhZBABgtPkkwISEhAvYXBpL3YxL3Nlc3Npb25zErsBCg1VcGRhdGVTZXNzaW9uEiguYWdlbnRtZXNoLmFnZW50LnYxLlVwZGF0ZVNlc3Npb25SZXF1ZXN0GikuYWdlbnRtZXNoLmFnZW50LnYxLlVwZGF0ZVNlc3Npb25SZXNwb25zZSJVirUYEgoOc2Vzc2lvbnM6d3JpdGUQAYLT5JMCOToHc2Vzc2lvbmIHc2Vzc2lvbjIlL2FwaS92MS9zZXNzaW9ucy97c2Vzc2lvbi5zZXNzaW9uX2lkfRKhAQoNRGVsZXRlU2Vzc2lvbhIoLmFnZW50bWVzaC5hZ2VudC52MS5EZWxldGVTZXNzaW9uUmVxdWVzdBopLmFnZW50bWVzaC5hZ2VudC52MS5EZWxldGVTZXNzaW9uUmVzcG9uc2UiO4q1GBIKDnNlc3Npb25zOndyaXRlEAGC0+STAh8qHS9hcGkvdjEvc2Vzc2lvbnMve3Nlc3Npb25faWR9EqkBCgxMaXN0TWVzc2FnZXMSJy5hZ2VudG1lc2guYWdlbnQudjEuTGlzdE1lc3NhZ2VzUmVxdWVzdBooLmFnZW50bWVzaC5hZ2VudC52MS5MaXN0TWVzc2FnZXNSZXNwb25zZSJGkAIBirUYEQoNc2Vzc2lvbnM6cmVhZBABgtPkkwIoEiYvYXBpL3YxL3Nlc3Npb25zL3tzZXNzaW9uX2lkfS9tZXNzYWdlc2IGcHJvdG8z", [file_agentmesh_agent_v1_run, file_agentmesh_common_v1_auth_option, file_buf_validate_validate, file_google_api_annotations, file_google_api_field_behavior, file_google_protobuf_field_mask, file_google_protobuf_timestamp]);
+  fileDesc("CihhZ2VudG1lc2gvYWdlbnQvdjEvc2Vzc2lvbl9zZXJ2aWNlLnByb3RvEhJhZ2VudG1lc2guYWdlbnQudjEi2QQKB1Nlc3Npb24SHAoKc2Vzc2lvbl9pZBgBIAEoCUIIukgFcgMYgAESGAoLZXh0ZXJuYWxfaWQYAiABKAlCA+BBAxIaCghhZ2VudF9pZBgDIAEoCUIIukgFcgMYgAESIAoLZW5kX3VzZXJfaWQYBCABKAlCC+BBBbpIBXIDGIABEhcKBXRpdGxlGAUgASgJQgi6SAVyAxjIARJQCgZsYWJlbHMYBiADKAsyJy5hZ2VudG1lc2guYWdlbnQudjEuU2Vzc2lvbi5MYWJlbHNFbnRyeUIXukgUmgERECAiBnIEEAEYQCoFcgMYgAISGgoNbWVzc2FnZV9jb3VudBgHIAEoBUID4EEDEhoKDWFjdGl2ZV9ydW5faWQYCCABKAlCA+BBAxIVCgRldGFnGAkgASgJQge6SARyAhhAEjQKC2NyZWF0ZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEID4EEDEjQKC3VwZGF0ZV90aW1lGAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEID4EEDEjkKCmVzY2FsYXRpb24YDCABKAsyJS5hZ2VudG1lc2guYWdlbnQudjEuU2Vzc2lvbkVzY2FsYXRpb24SIwoWZm9ya2VkX2Zyb21fc2Vzc2lvbl9pZBgNIAEoCUID4EEDEiMKFmZvcmtlZF9mcm9tX21lc3NhZ2VfaWQYDiABKAlCA+BBAxotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIooBChFTZXNzaW9uRXNjYWxhdGlvbhITCgZyZWFzb24YASABKAlCA+BBAxIVCghwcmlvcml0eRgCIAEoCUID4EEDEhMKBnJ1bl9pZBgDIAEoCUID4EEDEjQKC2NyZWF0ZV90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEID4EEDImIKFENyZWF0ZVNlc3Npb25SZXF1ZXN0EiwKB3Nlc3Npb24YASABKAsyGy5hZ2VudG1lc2guYWdlbnQudjEuU2Vzc2lvbhIcCgpyZXF1ZXN0X2lkGAIgASgJQgi6SAVyAxiAASJFChVDcmVhdGVTZXNzaW9uUmVzcG9uc2USLAoHc2Vzc2lvbhgBIAEoCzIbLmFnZW50bWVzaC5hZ2VudC52MS5TZXNzaW9uIjYKEUdldFNlc3Npb25SZXF1ZXN0EiEKCnNlc3Npb25faWQYASABKAlCDeBBArpIB3IFEAEYgAEiQgoSR2V0U2Vzc2lvblJlc3BvbnNlEiwKB3Nlc3Npb24YASABKAsyGy5hZ2VudG1lc2guYWdlbnQudjEuU2Vzc2lvbiKkAQoTTGlzdFNlc3Npb25zUmVxdWVzdBIaCglwYWdlX3NpemUYASABKAVCB7pIBBoCKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMYgBASGAoEc2tpcBgDIAEoBUIKukgHGgUYkE4oABIdCgtlbmRfdXNlcl9pZBgEIAEoCUIIukgFcgMYgAESGgoIYWdlbnRfaWQYBSABKAlCCLpIBXIDGIABIl4KFExpc3RTZXNzaW9uc1Jlc3BvbnNlEi0KCHNlc3Npb25zGAEgAygLMhsuYWdlbnRtZXNoLmFnZW50LnYxLlNlc3Npb24SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIpgBChRVcGRhdGVTZXNzaW9uUmVxdWVzdBIxCgdzZXNzaW9uGAEgASgLMhsuYWdlbnRtZXNoLmFnZW50LnYxLlNlc3Npb25CA+BBAhIvCgt1cGRhdGVfbWFzaxgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2sSHAoKcmVxdWVzdF9pZBgDIAEoCUIIukgFcgMYgAEiRQoVVXBkYXRlU2Vzc2lvblJlc3BvbnNlEiwKB3Nlc3Npb24YASABKAsyGy5hZ2VudG1lc2guYWdlbnQudjEuU2Vzc2lvbiJuChREZWxldGVTZXNzaW9uUmVxdWVzdBIhCgpzZXNzaW9uX2lkGAEgASgJQg3gQQK6SAdyBRABGIABEhUKBGV0YWcYAiABKAlCB7pIBHICGEASHAoKcmVxdWVzdF9pZBgDIAEoCUIIukgFcgMYgAEiFwoVRGVsZXRlU2Vzc2lvblJlc3BvbnNlIowBChJGb3JrU2Vzc2lvblJlcXVlc3QSIQoKc2Vzc2lvbl9pZBgBIAEoCUIN4EECukgHcgUQARiAARIcCgptZXNzYWdlX2lkGAIgASgJQgi6SAVyAxiAARIXCgV0aXRsZRgDIAEoCUIIukgFcgMYyAESHAoKcmVxdWVzdF9pZBgEIAEoCUIIukgFcgMYgAEiQwoTRm9ya1Nlc3Npb25SZXNwb25zZRIsCgdzZXNzaW9uGAEgASgLMhsuYWdlbnRtZXNoLmFnZW50LnYxLlNlc3Npb24icgoTTGlzdE1lc3NhZ2VzUmVxdWVzdBIhCgpzZXNzaW9uX2lkGAEgASgJQg3gQQK6SAdyBRABGIABEhoKCXBhZ2Vfc2l6ZRgCIAEoBUIHukgEGgIoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxiAECJeChRMaXN0TWVzc2FnZXNSZXNwb25zZRItCghtZXNzYWdlcxgBIAMoCzIbLmFnZW50bWVzaC5hZ2VudC52MS5NZXNzYWdlEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCTKyCQoOU2Vzc2lvblNlcnZpY2USpgEKDUNyZWF0ZVNlc3Npb24SKC5hZ2VudG1lc2guYWdlbnQudjEuQ3JlYXRlU2Vzc2lvblJlcXVlc3QaKS5hZ2VudG1lc2guYWdlbnQudjEuQ3JlYXRlU2Vzc2lvblJlc3BvbnNlIkCKtRgSCg5zZXNzaW9uczp3cml0ZRABgtPkkwIkOgdzZXNzaW9uYgdzZXNzaW9uIhAvYXBpL3YxL3Nlc3Npb25zEqMBCgpHZXRTZXNzaW9uEiUuYWdlbnRtZXNoLmFnZW50LnYxLkdldFNlc3Npb25SZXF1ZXN0GiYuYWdlbnRtZXNoLmFnZW50LnYxLkdldFNlc3Npb25SZXNwb25zZSJGkAIBirUYEQoNc2Vzc2lvbnM6cmVhZBABgtPkkwIoYgdzZXNzaW9uEh0vYXBpL3YxL3Nlc3Npb25zL3tzZXNzaW9uX2lkfRKTAQoMTGlzdFNlc3Npb25zEicuYWdlbnRtZXNoLmFnZW50LnYxLkxpc3RTZXNzaW9uc1JlcXVlc3QaKC5hZ2VudG1lc2guYWdlbnQudjEuTGlzdFNlc3Npb25zUmVzcG9uc2UiMJACAYq1GBEKDXNlc3Npb25zOnJlYWQQAYLT5JMCEhIQL2FwaS92MS9zZXNzaW9ucxK7AQoNVXBkYXRlU2Vzc2lvbhIoLmFnZW50bWVzaC5hZ2VudC52MS5VcGRhdGVTZXNzaW9uUmVxdWVzdBopLmFnZW50bWVzaC5hZ2VudC52MS5VcGRhdGVTZXNzaW9uUmVzcG9uc2UiVYq1GBIKDnNlc3Npb25zOndyaXRlEAGC0+STAjk6B3Nlc3Npb25iB3Nlc3Npb24yJS9hcGkvdjEvc2Vzc2lvbnMve3Nlc3Npb24uc2Vzc2lvbl9pZH0SoQEKDURlbGV0ZVNlc3Npb24SKC5hZ2VudG1lc2guYWdlbnQudjEuRGVsZXRlU2Vzc2lvblJlcXVlc3QaKS5hZ2VudG1lc2guYWdlbnQudjEuRGVsZXRlU2Vzc2lvblJlc3BvbnNlIjuKtRgSCg5zZXNzaW9uczp3cml0ZRABgtPkkwIfKh0vYXBpL3YxL3Nlc3Npb25zL3tzZXNzaW9uX2lkfRKsAQoLRm9ya1Nlc3Npb24SJi5hZ2VudG1lc2guYWdlbnQudjEuRm9ya1Nlc3Npb25SZXF1ZXN0GicuYWdlbnRtZXNoLmFnZW50LnYxLkZvcmtTZXNzaW9uUmVzcG9uc2UiTIq1GBIKDnNlc3Npb25zOndyaXRlEAGC0+STAjA6ASpiB3Nlc3Npb24iIi9hcGkvdjEvc2Vzc2lvbnMve3Nlc3Npb25faWR9OmZvcmsSqQEKDExpc3RNZXNzYWdlcxInLmFnZW50bWVzaC5hZ2VudC52MS5MaXN0TWVzc2FnZXNSZXF1ZXN0GiguYWdlbnRtZXNoLmFnZW50LnYxLkxpc3RNZXNzYWdlc1Jlc3BvbnNlIkaQAgGKtRgRCg1zZXNzaW9uczpyZWFkEAGC0+STAigSJi9hcGkvdjEvc2Vzc2lvbnMve3Nlc3Npb25faWR9L21lc3NhZ2VzYgZwcm90bzM", [file_agentmesh_agent_v1_run, file_agentmesh_common_v1_auth_option, file_buf_validate_validate, file_google_api_annotations, file_google_api_field_behavior, file_google_protobuf_field_mask, file_google_protobuf_timestamp]);
 
 /**
  * A conversation.
@@ -109,6 +109,20 @@ export type Session = Message<"agentmesh.agent.v1.Session"> & {
    * @generated from field: agentmesh.agent.v1.SessionEscalation escalation = 12;
    */
   escalation?: SessionEscalation | undefined;
+
+  /**
+   * Session that this one is a copy of, `ses_…`; empty for any other. It may be deleted by now.
+   *
+   * @generated from field: string forked_from_session_id = 13;
+   */
+  forkedFromSessionId: string;
+
+  /**
+   * The last message that was copied.
+   *
+   * @generated from field: string forked_from_message_id = 14;
+   */
+  forkedFromMessageId: string;
 };
 
 /**
@@ -436,6 +450,69 @@ export const DeleteSessionResponseSchema: GenMessage<DeleteSessionResponse> = /*
   messageDesc(file_agentmesh_agent_v1_session_service, 11);
 
 /**
+ * Which session to copy, and how far.
+ *
+ * @generated from message agentmesh.agent.v1.ForkSessionRequest
+ */
+export type ForkSessionRequest = Message<"agentmesh.agent.v1.ForkSessionRequest"> & {
+  /**
+   * `ses_…`, or the caller's own UUID.
+   *
+   * @generated from field: string session_id = 1;
+   */
+  sessionId: string;
+
+  /**
+   * The last message to copy, `msg_…`; empty means the newest. At most 10 000 messages of 64 MiB together are copied.
+   *
+   * @generated from field: string message_id = 2;
+   */
+  messageId: string;
+
+  /**
+   * Title of the copy, 200 characters at most; empty means that of the session.
+   *
+   * @generated from field: string title = 3;
+   */
+  title: string;
+
+  /**
+   * Key for safe retries, 1 to 128 characters.
+   *
+   * @generated from field: string request_id = 4;
+   */
+  requestId: string;
+};
+
+/**
+ * Describes the message agentmesh.agent.v1.ForkSessionRequest.
+ * Use `create(ForkSessionRequestSchema)` to create a new message.
+ */
+export const ForkSessionRequestSchema: GenMessage<ForkSessionRequest> = /*@__PURE__*/
+  messageDesc(file_agentmesh_agent_v1_session_service, 12);
+
+/**
+ * The copy.
+ *
+ * @generated from message agentmesh.agent.v1.ForkSessionResponse
+ */
+export type ForkSessionResponse = Message<"agentmesh.agent.v1.ForkSessionResponse"> & {
+  /**
+   * The session.
+   *
+   * @generated from field: agentmesh.agent.v1.Session session = 1;
+   */
+  session?: Session | undefined;
+};
+
+/**
+ * Describes the message agentmesh.agent.v1.ForkSessionResponse.
+ * Use `create(ForkSessionResponseSchema)` to create a new message.
+ */
+export const ForkSessionResponseSchema: GenMessage<ForkSessionResponse> = /*@__PURE__*/
+  messageDesc(file_agentmesh_agent_v1_session_service, 13);
+
+/**
  * Which messages.
  *
  * @generated from message agentmesh.agent.v1.ListMessagesRequest
@@ -468,7 +545,7 @@ export type ListMessagesRequest = Message<"agentmesh.agent.v1.ListMessagesReques
  * Use `create(ListMessagesRequestSchema)` to create a new message.
  */
 export const ListMessagesRequestSchema: GenMessage<ListMessagesRequest> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_session_service, 12);
+  messageDesc(file_agentmesh_agent_v1_session_service, 14);
 
 /**
  * A page of messages.
@@ -496,7 +573,7 @@ export type ListMessagesResponse = Message<"agentmesh.agent.v1.ListMessagesRespo
  * Use `create(ListMessagesResponseSchema)` to create a new message.
  */
 export const ListMessagesResponseSchema: GenMessage<ListMessagesResponse> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_session_service, 13);
+  messageDesc(file_agentmesh_agent_v1_session_service, 15);
 
 /**
  * Sessions: conversations and their messages. Every session has an owner; others get NOT_FOUND.
@@ -553,6 +630,20 @@ export const SessionService: GenService<{
     methodKind: "unary";
     input: typeof DeleteSessionRequestSchema;
     output: typeof DeleteSessionResponseSchema;
+  },
+  /**
+   * Copies a session up to a message into a new one of the same owner, with its agent, its labels and the summaries that
+   * the model is shown. A message that calls tools is copied with their results, for without them the conversation could
+   * not go on. Copies keep their message ids, which are unique within a session. Not copied: runs, the escalation, and what
+   * tools keep for the session (todos, outputs that were cut). A run in progress goes on in the session that was copied; what
+   * it has stored by then is in the copy.
+   *
+   * @generated from rpc agentmesh.agent.v1.SessionService.ForkSession
+   */
+  forkSession: {
+    methodKind: "unary";
+    input: typeof ForkSessionRequestSchema;
+    output: typeof ForkSessionResponseSchema;
   },
   /**
    * Lists the messages of a session, oldest first.
