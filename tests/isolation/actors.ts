@@ -20,7 +20,7 @@ export interface Actor {
   readonly texts: readonly string[];
 }
 
-export type OwnedKind = Extract<Kind, "tenant" | "session" | "run" | "agent" | "key" | "user" | "approval">;
+export type OwnedKind = Extract<Kind, "tenant" | "session" | "run" | "agent" | "key" | "user" | "approval" | "message">;
 
 /** Two tenants as callers make them over REST: a victim, another user beside it, and a second tenant with a user and a machine. */
 export interface Actors {
@@ -131,6 +131,8 @@ async function furnish(
   });
   await putProfile(owner, userId, text);
   const approvals = [await askApproval(owner, text, bound), await askApproval(owner, text, bound)];
+  const said = await ask(rest, "GET", `/api/v1/sessions/${sessionId}/messages`);
+  const messageId = String((said["messages"] as JsonObject[])[0]?.["message_id"]);
   return {
     name,
     key,
@@ -150,6 +152,7 @@ async function furnish(
       key: [String((spare["api_key"] as JsonObject)["api_key_id"])],
       user: [userId],
       approval: approvals,
+      message: [messageId],
     },
     texts: [
       text,
@@ -161,6 +164,7 @@ async function furnish(
       sessionId,
       external,
       ...approvals,
+      messageId,
     ],
   };
 }
@@ -201,6 +205,15 @@ export async function fresh(rest: RestClient, kind: OwnedKind): Promise<string |
   if (kind !== "key") return undefined;
   const made = await ask(rest, "POST", "/api/v1/api-keys", { name: "spare", scopes: ["sessions:read"] });
   return String((made["api_key"] as JsonObject)["api_key_id"]);
+}
+
+/** A run that has failed, and is the newest of its session. */
+export async function failedRun(rest: RestClient): Promise<string> {
+  const { body } = await rest.call("POST", "/api/v1/chat", { message: "[[error 400]] hello" });
+  const facts = (body as { error?: { details?: { metadata?: { run_id?: string } }[] } }).error?.details ?? [];
+  const runId = facts.find(({ metadata }) => metadata?.run_id !== undefined)?.metadata?.run_id;
+  if (runId === undefined) throw new Error(`no run has failed: ${JSON.stringify(body)}`);
+  return runId;
 }
 
 /** An id of the same form that nothing has. */

@@ -7,6 +7,7 @@ import {
   type Actor,
   type Actors,
   createActors,
+  failedRun,
   fresh,
   type OwnedKind,
   putModelCredential,
@@ -113,6 +114,9 @@ export async function ownOf(mesh: MeshOfTwo, method: MeshMethod, actor: Actor) {
     ];
     const spare = mayCall(method, actor) ? await fresh(new RestClient(mesh.gatewayUrl, actor.key), kind) : undefined;
     if (spare !== undefined) spares.set(kind, spare);
+  }
+  if (method.method.name === "RetryRun" && mayCall(method, actor)) {
+    spares.set("run", await failedRun(new RestClient(mesh.gatewayUrl, actor.key)));
   }
   if (method.method.name === "DeleteUserProfile" && mayCall(method, actor)) {
     await putProfile(new RestClient(mesh.gatewayUrl, actor.key), actor.owns.user[0] ?? "", "spare");

@@ -10,6 +10,7 @@ export type Kind =
   | "key"
   | "user"
   | "approval"
+  | "message"
   | "page_token"
   | "etag"
   | "cursor"
@@ -24,6 +25,9 @@ const KINDS: Readonly<Record<string, Kind>> = {
   tenant_id: "tenant",
   session_id: "session",
   external_id: "session",
+  forked_from_session_id: "session",
+  message_id: "message",
+  forked_from_message_id: "message",
   run_id: "run",
   approval_id: "approval",
   active_run_id: "run",

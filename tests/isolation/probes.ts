@@ -119,5 +119,5 @@ export function ownRequest({ method }: MeshMethod, owned: (kind: OwnedKind) => s
 }
 
 export function isOwned(kind: Kind): kind is OwnedKind {
-  return ["tenant", "session", "run", "agent", "key", "user", "approval"].includes(kind);
+  return ["tenant", "session", "run", "agent", "key", "user", "approval", "message"].includes(kind);
 }

@@ -19,7 +19,7 @@ describe("ForkSession", { skip: skipWithoutPostgres() }, () => {
   let mesh: AgentMesh;
   let me: Principal;
   before(async () => {
-    mesh = await openAgentMesh();
+    mesh = await openAgentMesh({ agent: { lease: "5s", heartbeat: "500ms" } });
   });
   after(() => mesh[Symbol.asyncDispose]());
   beforeEach(() => {

@@ -117,7 +117,10 @@ const OCCUPY_SESSION = `UPDATE agent.sessions SET active_run_id = $2, message_co
       update_time = clock_timestamp(), expire_time = ${SESSION_EXPIRES}
     WHERE tenant_id = agentmesh.current_tenant() AND session_id = $1`;
 
-const insertRun = (column = "", value = "") => `INSERT INTO agent.runs (tenant_id, session_id, run_id, end_user_id, agent_id, agent_version, state, principal,
+const insertRun = (
+  column = "",
+  value = "",
+) => `INSERT INTO agent.runs (tenant_id, session_id, run_id, end_user_id, agent_id, agent_version, state, principal,
       owner, owner_address, lease_expires, seq_reserved, last_seq, open_step, plan_id, begun_with, deadline,
       expire_time${column})
     VALUES (agentmesh.current_tenant(), $1, $2, $4, $5, $6, 2, $7, $8, $9, clock_timestamp() + $10 * interval '1 ms',
