@@ -144,6 +144,9 @@ export function assembleAgent(config: AgentConfig, platform: Platform): AgentSer
     async cancelAt(call, address, runId, cause) {
       await links.at(RunTailService, address).cancelOwnedRun({ runId, cause }, onward(call, CANCEL_MS));
     },
+    async nudgeAt(call, address, runId) {
+      await links.at(RunTailService, address).nudgeOwnedRun({ runId }, onward(call));
+    },
     executor: createExecutor({
       models,
       openTools: openToolsOf(links.to(ToolExecutionService), answers),

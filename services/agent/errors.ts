@@ -22,6 +22,27 @@ export function runNotRetryable(facts: { state: string; newer_run_id?: string; m
   });
 }
 
+/** Nothing can be sent to a run that has ended, or has not begun. */
+export function runNotActive(state: string): AppError {
+  return new AppError({
+    code: Code.FailedPrecondition,
+    reason: "RUN_NOT_ACTIVE",
+    message: "The run is not in progress. Send the message as a turn of its own.",
+    facts: { state },
+  });
+}
+
+/** As many messages wait to be taken in by the run as may wait. */
+export function inputsFull(limit: number): AppError {
+  return new AppError({
+    code: Code.ResourceExhausted,
+    reason: "CONCURRENCY_LIMIT",
+    message: `${limit} messages wait to be taken in by the run. Try again when it has come to its next turn.`,
+    facts: { scope: "run", limit: String(limit) },
+    retryAfterMs: 1000,
+  });
+}
+
 export function cursorAhead(afterSeq: bigint): AppError {
   return new AppError({
     code: Code.OutOfRange,
@@ -64,6 +85,16 @@ export function poolFull(scope: "tenant" | "server", retryAfterMs: number): AppE
 }
 
 /** As many of the tenant's runs are queued as may be. */
+export function sessionQueueFull(limit: number): AppError {
+  return new AppError({
+    code: Code.ResourceExhausted,
+    reason: "CONCURRENCY_LIMIT",
+    message: `${limit} turns wait for this session, which is as many as may wait. Try again later.`,
+    facts: { scope: "session", limit: String(limit) },
+    retryAfterMs: 5_000,
+  });
+}
+
 export function queueFull(limit: number): AppError {
   return new AppError({
     code: Code.ResourceExhausted,
@@ -145,6 +176,11 @@ export function clientCallOver(callId: string): AppError {
 /** The owner of a run could not be asked to cancel it, and it has not lost the run in time. */
 export function ownerUnreachable(): AppError {
   return dependencyDown("the replica that works on the run");
+}
+
+/** A run's end was refused because a message was sent to it before. Never shown: the run takes it in, and goes on or ends with it. */
+export class InputsPending extends Error {
+  override readonly name = "InputsPending";
 }
 
 /** A write was refused because another process owns the run now. Never shown: the loser just stops. */

@@ -207,6 +207,12 @@ export async function fresh(rest: RestClient, kind: OwnedKind): Promise<string |
   return String((made["api_key"] as JsonObject)["api_key_id"]);
 }
 
+/** A run that is at work for some seconds. */
+export async function liveRun(rest: RestClient): Promise<string> {
+  const { run } = await ask(rest, "POST", "/api/v1/runs", { message: "[[slow 1000]] [[deltas 10]] hello" });
+  return String((run as JsonObject)["run_id"]);
+}
+
 /** A run that has failed, and is the newest of its session. */
 export async function failedRun(rest: RestClient): Promise<string> {
   const { body } = await rest.call("POST", "/api/v1/chat", { message: "[[error 400]] hello" });

@@ -9,6 +9,7 @@ import {
   createActors,
   failedRun,
   fresh,
+  liveRun,
   type OwnedKind,
   putModelCredential,
   putProfile,
@@ -117,6 +118,9 @@ export async function ownOf(mesh: MeshOfTwo, method: MeshMethod, actor: Actor) {
   }
   if (method.method.name === "RetryRun" && mayCall(method, actor)) {
     spares.set("run", await failedRun(new RestClient(mesh.gatewayUrl, actor.key)));
+  }
+  if (method.method.name === "SendRunInput" && mayCall(method, actor)) {
+    spares.set("run", await liveRun(new RestClient(mesh.gatewayUrl, actor.key)));
   }
   if (method.method.name === "DeleteUserProfile" && mayCall(method, actor)) {
     await putProfile(new RestClient(mesh.gatewayUrl, actor.key), actor.owns.user[0] ?? "", "spare");

@@ -15,9 +15,12 @@ import { MaskedOutput } from "../runs/masked-output.ts";
 import { endEntry, type RunEnd } from "../runs/run-end.ts";
 import { fromStoredPlan } from "../runs/run-plan.ts";
 import { storedWork, WORK_EVENTS } from "../runs/stored-work.ts";
+import type { MaskRule } from "../runs/stream-mask.ts";
 import { UsageTotal, usageToProto } from "../runs/usage-total.ts";
+import { acceptedInput, shownInput } from "../steering/run-inputs.ts";
 import { cancelApprovals } from "../store/approval-store.ts";
 import { cancelClientCalls } from "../store/client-call-store.ts";
+import { pendingInputs } from "../store/input-store.ts";
 import { ledgerOf } from "../store/ledger-store.ts";
 import type { NewMessage } from "../store/message-store.ts";
 import { draftOf, eventsOfTypes, planOf } from "../store/resume-store.ts";
@@ -45,17 +48,29 @@ export async function endSuspended(
       if (run === undefined) return undefined;
       await cancelApprovals(tx, runId);
       await cancelClientCalls(tx, runId);
-      const { bodies, messages } = await closeStep(tx, run);
+      const { bodies, messages, hides } = await closeStep(tx, run);
+      // What was sent to it while it waited is for the next turn.
+      const inputs = (await pendingInputs(tx, runId)).map(({ message_id: id, message }) =>
+        acceptedInput({ ...message, id }, shownInput(message, hides)),
+      );
       const usage = new UsageTotal();
       for (const booked of await ledgerOf(tx, runId)) usage.add(booked);
       const end = endEntry(idsOf(run), how, { usage: usage.summary(), call, run });
-      const events = chained(idsOf(run), run.last_seq, [...bodies, end.body]);
+      const events = chained(idsOf(run), run.last_seq, [...bodies, ...inputs.map(({ body }) => body), end.body]);
       const newest = events.at(-1);
       if (newest === undefined) throw new Error("a run has ended without an event");
       await writeRun(
         tx,
         { tenantId, runId, owner, epoch: run.epoch },
-        { events: events.map(toRow), lastSeq: newest.seq, dropsDraft: true, openStep: 0, messages, end: end.end },
+        {
+          events: events.map(toRow),
+          lastSeq: newest.seq,
+          dropsDraft: true,
+          openStep: 0,
+          messages: [...messages, ...inputs.flatMap((input) => input.messages)],
+          takes: inputs.map(({ takes }) => takes),
+          end: end.end,
+        },
         "last",
       );
       return { tenantId, newest, goesOn: false };
@@ -65,17 +80,24 @@ export async function endSuspended(
 }
 
 /** What the open step adds to log and session when none of its open calls is made any more. */
-async function closeStep(tx: Tx, run: RunRow): Promise<{ bodies: EventBody[]; messages: NewMessage[] }> {
+async function closeStep(
+  tx: Tx,
+  run: RunRow,
+): Promise<{
+  bodies: EventBody[];
+  messages: NewMessage[];
+  hides: MaskRule | undefined;
+}> {
   const draft = await draftOf(tx, run.run_id);
   const events = await eventsOfTypes(tx, run.run_id, WORK_EVENTS);
   const { openStep } = storedWork(
     events.map((bytes) => fromBinary(AgentEventSchema, bytes)),
     draft,
   );
-  if (openStep === undefined) return { bodies: [], messages: [] };
   const plan = await planOf(tx, run.run_id);
   const adapter = plan && fromStoredPlan(plan)?.resolved.agent?.adapter;
   const hides = adapterOf(adapter ?? "")?.hides;
+  if (openStep === undefined) return { bodies: [], messages: [], hides };
   const masked = hides && new MaskedOutput(hides);
   const bodies: EventBody[] = [];
   let messages: NewMessage[] = [];
@@ -100,7 +122,7 @@ async function closeStep(tx: Tx, run: RunRow): Promise<{ bodies: EventBody[]; me
       }
     }
   }
-  return { bodies, messages };
+  return { bodies, messages, hides };
 }
 
 /** What the engine would have told, had it been there when the run was cancelled. */

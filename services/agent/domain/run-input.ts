@@ -1,5 +1,6 @@
 import type { JsonObject, MessageInitShape } from "@bufbuild/protobuf";
 import { type Duration, durationMs } from "@bufbuild/protobuf/wkt";
+import type { OnBusy } from "#gen/agentmesh/agent/v1/chat_service_pb.ts";
 import type { ClientTool } from "#gen/agentmesh/agent/v1/client_tool_pb.ts";
 import type { ContentPartSchema, ContentPart as ProtoPart } from "#gen/agentmesh/common/v1/content_pb.ts";
 import { invalidFields } from "#platform/rpc/errors.ts";
@@ -23,7 +24,12 @@ export interface RunInput {
   background?: true | undefined;
   /** Longest life of the run. */
   timeLimitMs?: number | undefined;
+  /** What the turn does while its session has a run in progress; absent: it is refused. */
+  onBusy?: "enqueue" | "interrupt" | "steer" | undefined;
 }
+
+/** What of an input a model reads. */
+export type Said = Pick<RunInput, "message" | "attachments">;
 
 /** The request messages that carry a RunInput. */
 export interface RunInputRequest {
@@ -37,26 +43,40 @@ export interface RunInputRequest {
   clientTools?: ClientTool[];
   background?: boolean;
   timeLimit?: Duration | undefined;
+  onBusy?: OnBusy;
 }
 
-/** Narrows a request whose form was validated. Throws FIELD_INVALID when it holds nothing that a model could read. */
-export function parseRunInput(request: RunInputRequest): RunInput {
+/** By the number of agentmesh.agent.v1.OnBusy. */
+const POLICIES: Partial<Record<OnBusy, RunInput["onBusy"]>> = { 2: "enqueue", 3: "interrupt", 4: "steer" };
+
+/** Narrows a message whose form was validated. Throws FIELD_INVALID when it holds nothing that a model could read. */
+export function parseSaid(request: Pick<RunInputRequest, "message" | "attachments">): Said {
   const attachments = request.attachments.map(contentFromProto);
   // Providers take no text of white space only, and it is left out of what they are sent.
   const isBlank = (part: ContentPart) => part.type === "text" && part.text.trim() === "";
   if (request.message.trim() === "" && attachments.every(isBlank)) {
     throw invalidFields({ field: "message", description: "must hold more than white space" });
   }
+  return { message: request.message, attachments };
+}
+
+/** Narrows a request whose form was validated; see {@link parseSaid}. */
+export function parseRunInput(request: RunInputRequest): RunInput {
+  const onBusy = POLICIES[request.onBusy ?? 0];
+  if (request.background === true && (onBusy === "interrupt" || onBusy === "steer")) {
+    const description = "a run in the background can be refused or enqueued where its session is busy, nothing else";
+    throw invalidFields({ field: "on_busy", description });
+  }
   return {
-    message: request.message,
+    ...parseSaid(request),
     sessionId: request.sessionId,
     agentId: request.agentId,
-    attachments,
     requestId: request.requestId,
     endUserId: request.endUserId,
     context: request.context ?? {},
     ...(request.clientTools?.length && { clientTools: parseClientTools(request.clientTools) }),
     ...(request.background === true && { background: true }),
+    ...(onBusy !== undefined && { onBusy }),
     ...(request.timeLimit !== undefined && { timeLimitMs: durationMs(request.timeLimit) }),
   };
 }

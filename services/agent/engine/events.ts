@@ -38,7 +38,17 @@ export type EngineEvent =
   | ModelCalled
   | ContextCompacted
   | ToolOutputsEvicted
+  | InputAccepted
   | EngineNotice;
+
+/** The user has said something while the run was at work; it is a part of the history from here on. */
+export interface InputAccepted {
+  type: "input_accepted";
+  /** With its id. */
+  message: UserMessage;
+  /** What is shown of it, where that differs from what it holds. */
+  shown?: ContentPart[];
+}
 
 export interface StepCompleted {
   type: "step_completed";

@@ -92,6 +92,8 @@ export interface LoopInput {
   openTodos?: () => Promise<readonly string[]>;
   /** Asked before each turn: messages for the model that are stored as hidden ones. */
   injections?: () => readonly UserMessage[];
+  /** Asked before each turn: what the user has said meanwhile, to be stored and shown; undefined, without a wait: nothing. */
+  arrivals?: () => Promise<readonly UserMessage[]> | undefined;
   /** Absent: the run's first attempt. */
   resume?: ResumedWork;
   /** Asked once, when the model has answered: a text about work that is still open gives it one more turn. */

@@ -56,9 +56,11 @@ export async function* runLoop(input: LoopInput): AsyncGenerator<EngineEvent, Lo
   const keeper = new ContextKeeper(context, input, { newItemId, signal, told, tally, openTodos, metadata });
   if (keep.size > 0 || hasCutOutput(messages)) tools.offerReading();
 
-  const ended = endedBefore(input);
-  if (ended !== undefined) return { ...ended, usage: tally.list() };
   const { openStep, nextStep = 1 } = input.resume ?? {};
+  // An answer is no end of the run when somebody has spoken behind it.
+  const behind = input.resume !== undefined && openStep === undefined ? yield* takeIn(input, context) : [];
+  const ended = behind.length > 0 ? undefined : endedBefore(input);
+  if (ended !== undefined) return { ...ended, usage: tally.list() };
   if (openStep !== undefined) {
     const phase = new ToolPhase(input, tools, context, outputBytes(ladder.rung));
     const { step, usage, messages: begun, outcomes } = openStep;
@@ -73,6 +75,7 @@ export async function* runLoop(input: LoopInput): AsyncGenerator<EngineEvent, Lo
     signal.throwIfAborted();
     const { rung } = ladder;
     const purpose = rules.lastCall ? "summary" : "turn";
+    if (lead === undefined) yield* takeIn(input, context);
     lead ??= leadOf(input, rules.lastCall);
     const coming = toComing(input, step, rung, tools, lead);
     yield* keeper.prepare(coming);
@@ -168,6 +171,19 @@ export async function* runLoop(input: LoopInput): AsyncGenerator<EngineEvent, Lo
     context.add(added);
     if (verdict.next === "end") return { outcome: verdict.outcome, text: verdict.text, usage: tally.list() };
   }
+}
+
+/** Takes in what the user has said meanwhile. Nothing is waited for where nothing has come. */
+async function* takeIn(
+  { arrivals, signal }: LoopInput,
+  context: Context,
+): AsyncGenerator<EngineEvent, readonly UserMessage[], void> {
+  const arriving = arrivals?.();
+  const arrived = arriving && (await answerOf(() => arriving, signal));
+  if (arrived === undefined) return [];
+  context.add(arrived);
+  for (const message of arrived) yield { type: "input_accepted", message };
+  return arrived;
 }
 
 function hasCutOutput(history: readonly ModelMessage[]): boolean {

@@ -37,9 +37,11 @@ export function chatHandler(runs: Runs): ServiceImpl<typeof ChatService> {
       tellRun(context, opened);
       const { run_id: runId } = opened.run;
       const view = new ChatProjection({ runId, sessionId: opened.sessionId, asOf: opened.run.last_seq });
+      // Of a run that the message has joined the stream shows what comes from there on.
+      const afterSeq = opened.joined?.afterSeq ?? 0n;
       let over = false;
       try {
-        for await (const frame of runs.watch(call, { runId, fresh: opened.fresh })) {
+        for await (const frame of runs.watch(call, { runId, fresh: opened.fresh, afterSeq })) {
           if (frame.kind === "open_items") for (const event of view.opened(frame.open)) yield { event };
           if (frame.kind !== "event") continue;
           over = isTerminal(frame.event);

@@ -14,7 +14,7 @@ import { openPage, pageSize, sealPage } from "#platform/rpc/paging.ts";
 import type { PageTokens } from "#platform/secrets/page-token.ts";
 import type { ClientResults } from "../approvals/client-results.ts";
 import type { Cursor } from "../domain/cursor.ts";
-import { parseRunInput } from "../domain/run-input.ts";
+import { parseRunInput, parseSaid } from "../domain/run-input.ts";
 import { deadLetterToProto, runToProto } from "../proto-mapping.ts";
 import type { DeadLetters } from "../queue/dead-letters.ts";
 import type { Runs } from "../runs/runs.ts";
@@ -40,7 +40,8 @@ export function runHandler(
         return { run: runToProto(queued), appliedThroughSeq: queued.last_seq };
       }
       using opened = await runs.open(call, input);
-      return { run: runToProto(opened.run), appliedThroughSeq: opened.run.last_seq };
+      const inputMessageId = opened.joined?.messageId ?? "";
+      return { run: runToProto(opened.run), appliedThroughSeq: opened.run.last_seq, inputMessageId };
     },
 
     async getRun({ runId }, context) {
@@ -76,6 +77,13 @@ export function runHandler(
 
     async retryRun({ runId, requestId }, context) {
       return { run: runToProto(await runs.retry(callOf(context), runId, requestId)) };
+    },
+
+    async sendRunInput(request, context) {
+      const { runId, requestId } = request;
+      const { message, attachments } = parseSaid(request);
+      const { run, messageId } = await runs.send(callOf(context), { runId, message, attachments, requestId });
+      return { run: runToProto(run), messageId };
     },
 
     async listRunEvents({ runId, afterSeq, pageSize: asked, pageToken }, context) {

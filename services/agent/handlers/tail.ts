@@ -24,6 +24,13 @@ export function tailHandler(runs: Runs): ServiceImpl<typeof RunTailService> {
       }
     },
 
+    async nudgeOwnedRun({ runId }, context) {
+      const call = callOf(context);
+      await runs.mayChange(call, runId);
+      if (!runs.nudgeOwned(call.principal.tenantId, runId)) throw notFound("run");
+      return {};
+    },
+
     async cancelOwnedRun({ runId, cause }, context) {
       const call = callOf(context);
       await runs.mayChange(call, runId);

@@ -10,7 +10,7 @@ import { notFound, raise } from "#platform/rpc/errors.ts";
 import type { Principal } from "#platform/rpc/principal.ts";
 import { inject } from "#platform/telemetry/trace-context.ts";
 import { canonicalInput, type RunInput } from "../domain/run-input.ts";
-import { queueFull, sessionBusy } from "../errors.ts";
+import { queueFull, sessionBusy, sessionQueueFull } from "../errors.ts";
 import { openSession } from "../runs/open-session.ts";
 import { type PrepareDeps, type PreparedRun, prepareRun } from "../runs/prepare-run.ts";
 import { workSubject } from "../runs/run-subject.ts";
@@ -18,6 +18,9 @@ import { earlierAnswer } from "../store/earlier-answer.ts";
 import { countQueued, insertQueued, queuedOf } from "../store/queue-store.ts";
 import { type RunRow, runById } from "../store/run-store.ts";
 import { insertSession } from "../store/session-store.ts";
+
+/** Turns that may wait for one session. */
+export const MAX_QUEUED_PER_SESSION = 16;
 
 export interface EnqueueDeps extends PrepareDeps {
   database: Database;
@@ -88,8 +91,10 @@ export async function storeQueued(
   const { agentId, version: agentVersion } = prepared.resolved.agent ?? raise(notFound("agent"));
   const { row, known } = await openSession(tx, { ...call, principal }, input, newSessionId);
   const { session_id: sessionId, end_user_id: endUserId } = row;
-  const busyWith = known && (known.active_run_id ?? (await queuedOf(tx, sessionId))[0]);
+  const waiting = known === undefined ? [] : await queuedOf(tx, sessionId);
+  const busyWith = known && (known.active_run_id ?? waiting[0]);
   if (busyWith !== undefined && how.whenBusy === "refuse") throw sessionBusy(busyWith);
+  if (waiting.length >= MAX_QUEUED_PER_SESSION) throw sessionQueueFull(MAX_QUEUED_PER_SESSION);
   if (known === undefined) {
     const created = { sessionId, externalId: null, endUserId, agentId: input.agentId, title: "", labels: {} };
     await insertSession(tx, created);

@@ -42,7 +42,7 @@ export function previewPayload(event: Preview): EventBody["payload"] {
 /** What is stored as it is. */
 export type Completing = Exclude<
   EngineEvent,
-  Preview | { type: "step_started" | "step_completed" | "model_called" | "calls_planned" }
+  Preview | { type: "step_started" | "step_completed" | "model_called" | "calls_planned" | "input_accepted" }
 >;
 
 /** The wire form of what is stored. */

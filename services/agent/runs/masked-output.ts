@@ -52,6 +52,8 @@ export class MaskedOutput {
         ];
       case "escalated":
         return [{ ...event, reason: mask(event.reason) }];
+      case "input_accepted":
+        return [{ ...event, shown: event.message.content.map((part) => this.#part(part)) }];
       case "step_completed":
         return [{ ...event, messages: event.messages.map((message) => this.#message(message)) }];
       default:

@@ -24,8 +24,16 @@ export async function openSession(tx: Tx, call: Call, input: RunInput, newSessio
   return { row: known, known };
 }
 
-async function knownSession(tx: Tx, { principal }: Call, input: RunInput): Promise<SessionRow> {
-  const session = await findSession(tx, input.sessionId, writeReach(principal), true);
+/** The session that a turn would continue, without its lock; undefined for one that is yet to be made. */
+export async function readSession(tx: Tx, call: Call, input: RunInput): Promise<SessionRow | undefined> {
+  if (input.sessionId === "") return undefined;
+  if (!isExternalId(input.sessionId)) return knownSession(tx, call, input, false);
+  const own = await sessionByExternalId(tx, input.sessionId.toLowerCase(), ownerFor(call.principal, input.endUserId));
+  return own !== undefined && reaches(writeReach(call.principal), own) ? own : undefined;
+}
+
+async function knownSession(tx: Tx, { principal }: Call, input: RunInput, lock = true): Promise<SessionRow> {
+  const session = await findSession(tx, input.sessionId, writeReach(principal), lock);
   // A machine credential that names a user must name the session's.
   const named = principal.userId === undefined && input.endUserId !== "";
   return named && session.end_user_id !== input.endUserId ? raise(notFound("session")) : session;

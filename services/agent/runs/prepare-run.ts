@@ -7,7 +7,7 @@ import { invalidFields, notFound, raise } from "#platform/rpc/errors.ts";
 import { checkCollisions } from "../domain/client-tools.ts";
 import { suspicionsIn } from "../domain/input-guard.ts";
 import { ownerFor, writeReach } from "../domain/ownership.ts";
-import type { RunInput } from "../domain/run-input.ts";
+import type { RunInput, Said } from "../domain/run-input.ts";
 import { inputRefused } from "../errors.ts";
 import { findSession, isExternalId } from "../sessions/find-session.ts";
 import { type SessionRow, sessionByExternalId } from "../store/session-store.ts";
@@ -29,14 +29,18 @@ export interface StartNotice {
   facts: Record<string, string>;
 }
 
-/** What a run begins with, before anything is written. */
-export interface PreparedRun {
-  resolved: ResolveAgentResponse;
-  /** What the model is shown: the caller's input behind adapter and plugins. */
-  input: RunInput;
+/** A message as a model may be shown it. */
+export interface PreparedInput<I extends Said = Said> {
+  /** The caller's input behind adapter and plugins. */
+  input: I;
   notices: StartNotice[];
   /** What the input guard has found. */
   suspicions: string[];
+}
+
+/** What a run begins with, before anything is written. */
+export interface PreparedRun extends PreparedInput<RunInput> {
+  resolved: ResolveAgentResponse;
 }
 
 /**
@@ -52,8 +56,20 @@ export async function prepareRun(
   const session = input.agentId === "" && input.sessionId !== "" ? await readSession(deps, call, input) : undefined;
   const endUserId = session?.end_user_id ?? ownerFor(call.principal, input.endUserId);
   const resolved = await deps.resolveAgent(call, input.agentId || (session?.agent_id ?? ""), endUserId);
+  checkCollisions(input.clientTools ?? [], resolved.agent?.tools ?? []);
+  const sessionId = session?.session_id ?? (input.sessionId || ids.newSessionId);
+  return { resolved, ...(await checkInput(deps, call, resolved, input, { sessionId, runId: ids.runId, endUserId })) };
+}
+
+/** A message behind adapter, plugins and input guard. Throws FIELD_INVALID, or POLICY_DENIED for what the tenant refuses. */
+export async function checkInput<I extends Said>(
+  deps: PrepareDeps,
+  call: Call,
+  resolved: ResolveAgentResponse,
+  input: I,
+  about: { sessionId: string; runId: string; endUserId: string },
+): Promise<PreparedInput<I>> {
   const { agent = raise(notFound("agent")), limits, inputGuard } = resolved;
-  checkCollisions(input.clientTools ?? [], agent.tools);
   const limit = Number(limits?.maxMessageCharacters ?? MAX_MESSAGE_CHARACTERS);
   if (input.message.length > limit && [...input.message].length > limit) {
     throw invalidFields({
@@ -61,9 +77,7 @@ export async function prepareRun(
       description: `is longer than the ${limit} characters that your tier allows`,
     });
   }
-  const sessionId = session?.session_id ?? (input.sessionId || ids.newSessionId);
-  const { tenantId } = call.principal;
-  const context = { tenantId, agentId: agent.agentId, sessionId, runId: ids.runId, endUserId };
+  const context = { tenantId: call.principal.tenantId, agentId: agent.agentId, ...about };
   const { text, failed } = await new RunHooks(agent, deps.hooks).beforeInput(input.message, context, call.signal);
   const shown = text === input.message ? input : { ...input, message: text };
   if (text.trim() === "" && input.message.trim() !== "" && input.attachments.length === 0) {
@@ -76,7 +90,7 @@ export async function prepareRun(
     const message = "The message looks like an attempt to change what the agent was told to do.";
     notices.push({ reason: "INPUT_FLAGGED", message, facts: { patterns: suspicions.join(",") } });
   }
-  return { resolved, input: shown, notices, suspicions };
+  return { input: shown, notices, suspicions };
 }
 
 async function refuse({ database }: PrepareDeps, call: Call, agentId: string, patterns: string[]): Promise<never> {
@@ -85,7 +99,7 @@ async function refuse({ database }: PrepareDeps, call: Call, agentId: string, pa
   throw inputRefused();
 }
 
-function allText({ message, attachments }: RunInput): string {
+function allText({ message, attachments }: Said): string {
   return [message, ...attachments.flatMap((part) => (part.type === "text" ? [part.text] : []))].join("\n");
 }
 

@@ -3,12 +3,14 @@ import type { Database } from "#platform/postgres/database.ts";
 import { failpoint } from "#platform/process/failpoint.ts";
 import type { Call } from "#platform/rpc/call.ts";
 import type { Log } from "#platform/telemetry/log.ts";
+import { adapterOf } from "../adapters/adapters.ts";
 import { LeaseLost } from "../errors.ts";
+import { finishWithInputs } from "../steering/run-inputs.ts";
 import { type ClaimedRun, claimExpired } from "../store/lease-store.ts";
 import { SEQ_BLOCK } from "../store/run-store.ts";
 import { type LoadedRun, loadRun } from "./load-run.ts";
 import type { ResumableRun } from "./run-begin.ts";
-import { finishRun, ownerLost, poisoned, type RunEnd } from "./run-end.ts";
+import { ownerLost, poisoned, type RunEnd } from "./run-end.ts";
 import { RunLog } from "./run-log.ts";
 import { storedCall } from "./stored-call.ts";
 import { UsageTotal } from "./usage-total.ts";
@@ -123,7 +125,7 @@ export class Reaper {
     if (resumeCause === null) this.#options.onTakenUp(tenantId, runId, run.attempt);
   }
 
-  async #end(tenantId: string, { run, booked }: LoadedRun, end: RunEnd): Promise<void> {
+  async #end(tenantId: string, { run, booked, started }: LoadedRun, end: RunEnd): Promise<void> {
     const { database, owner, leaseMs } = this.#options;
     const { signal } = this.#stopped;
     const runId = run.run_id;
@@ -144,16 +146,13 @@ export class Reaper {
         body: { payload: { case: "itemDiscarded", value: { step: run.open_step, cause: "owner_lost" } } },
       });
     }
+    const hides = adapterOf(started?.resolved.agent?.adapter ?? "")?.hides;
     const abandon = () => runLog.abandon();
     signal.addEventListener("abort", abandon, { once: true });
     try {
       failpoint("reaper.before-end");
-      await finishRun(runLog, end, {
-        usage: usage.summary(),
-        call: storedCall(run.principal, signal),
-        run,
-        shared: true,
-      });
+      const context = { usage: usage.summary(), call: storedCall(run.principal, signal), run, shared: true };
+      await finishWithInputs(database, runLog, end, context, hides);
       failpoint("reaper.after-end");
       this.#options.onReaped(tenantId, runId);
     } catch (error) {

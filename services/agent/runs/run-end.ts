@@ -73,12 +73,14 @@ export interface EndContext {
 
 /**
  * Writes the end of a run: the terminal event, the run's state, the session's freedom and the audit row, in one
- * statement under the fence. Throws when that could not be written.
+ * statement under the fence. False when it was not written because a message was sent to the run before: the run goes on
+ * with it, or ends with it (`finishWithInputs`). Throws when it could not be written.
  */
-export async function finishRun(log: RunLog, end: RunEnd, context: EndContext): Promise<void> {
+export async function finishRun(log: RunLog, end: RunEnd, context: EndContext): Promise<boolean> {
   log.append(endEntry(log.ids, end, context));
   failpoint("run-end.before-flush");
   await log.flush();
+  return !log.takeRefusal();
 }
 
 /** The terminal event and what is written with it. */

@@ -6,17 +6,22 @@ import { type PauseContext, suspendRun } from "../approvals/suspend-run.ts";
 import { LeaseLost } from "../errors.ts";
 import type { AgentEvents, ObservedRun } from "../events.ts";
 import type { Pricing } from "../llm/pricing.ts";
+import { finishWithInputs, RunInputs } from "../steering/run-inputs.ts";
 import type { RunRow } from "../store/run-store.ts";
 import { contextMessage } from "../store/session-context.ts";
 import type { HotContext } from "./hot-context.ts";
 import { type LateBookings, usageSoFar } from "./late-bookings.ts";
-import type { StartedRun } from "./run-begin.ts";
+import { loadRun } from "./load-run.ts";
+import type { ResumableRun, StartedRun } from "./run-begin.ts";
 import { type EndContext, finishRun, internalFailure, type RunEnd } from "./run-end.ts";
 import { endOf, RunTimeout } from "./run-failure.ts";
 import type { RunLog } from "./run-log.ts";
 import { RunScribe } from "./run-scribe.ts";
 import { type RunPause, type WorkDeps, work } from "./run-work.ts";
 import { UsageTotal } from "./usage-total.ts";
+
+/** How long a run that goes on with what was sent to it may take to be read. */
+const RELOAD_MS = 10_000;
 
 export interface RunExecutor {
   /** Works on a run until it has ended or waits; never rejects. The call's signal ends the work with a CancelRequest or LeaseLost. */
@@ -44,37 +49,55 @@ export function createExecutor(deps: ExecutorDeps): RunExecutor {
       const resumed = started.resume?.work.openStep?.step;
       const scribe = new RunScribe({ log, usage, pricing, call, begun: started.firstStep, resumed, hides });
       const observed = deps.events.runBegan(call, started);
-      using reins = new Reins(call.signal, timeLeft(deps.runTimeoutMs, started.run));
-      let end: RunEnd | RunPause;
-      try {
-        const giveUp = (reason: Error) => reins.pull(reason);
-        const at = { call: withSignal(call, reins.signal), started, log, scribe, giveUp };
-        end = await observed.run(() => work(deps, at));
-      } catch (error) {
-        end = endOf(error, reins.signal);
-        if (end.kind === "failed") observed.failed(error);
-        scribe.voidUnbegun();
-      }
-      // Tools that did not listen to their signal yet, and the model, have nothing more to do here.
-      reins.drop();
-      const durationMs = performance.now() - startedAt;
-      const lost = call.signal.reason instanceof LeaseLost;
       const { database, lateBookings } = deps;
       const { fence, ids } = log;
+      const inputs = new RunInputs(database, log);
       // An earlier owner may have booked what its broken call had cost only after this one began.
-      const shared = started.resume !== undefined && !lost;
-      const total = shared ? await usageSoFar(database, fence, log.unbookedNow).catch(() => usage) : usage;
-      const summary = total.summary();
-      const context = {
-        usage: summary,
-        call,
-        durationMs,
-        run: started.run,
-        shared,
-        endUserId: started.session.end_user_id,
-        hides,
+      const shared = started.resume !== undefined;
+      const usedSoFar = async () =>
+        (shared ? await usageSoFar(database, fence, log.unbookedNow).catch(() => usage) : usage).summary();
+      const attempt = async (current: ResumableRun): Promise<RunEnd | RunPause> => {
+        // Dropped in the end: tools that did not listen to their signal yet, and the model, have nothing more to do then.
+        using reins = new Reins(call.signal, timeLeft(startedAt + deps.runTimeoutMs - performance.now(), started.run));
+        try {
+          const giveUp = (reason: Error) => reins.pull(reason);
+          const at = { call: withSignal(call, reins.signal), started: current, log, scribe, inputs, giveUp };
+          return await observed.run(() => work(deps, at));
+        } catch (error) {
+          const end = endOf(error, reins.signal);
+          if (end.kind === "failed") observed.failed(error);
+          scribe.voidUnbegun();
+          return end;
+        }
       };
-      const { written, whole } = lost ? GIVEN_UP : await writeEnd(log, end, context, observed);
+      let summary = usage.summary();
+      let outcome: WrittenEnd | "goes_on" = "goes_on";
+      for (let current: ResumableRun = started; outcome === "goes_on"; ) {
+        const end = await attempt(current);
+        if (call.signal.reason instanceof LeaseLost) {
+          outcome = GIVEN_UP;
+          break;
+        }
+        summary = await usedSoFar();
+        const context = {
+          usage: summary,
+          call,
+          durationMs: performance.now() - startedAt,
+          run: started.run,
+          shared,
+          endUserId: started.session.end_user_id,
+          hides,
+        };
+        outcome = await writeEnd(database, log, end, context, observed);
+        if (outcome !== "goes_on") break;
+        try {
+          current = await whereItIs(database, log);
+        } catch (error) {
+          observed.failed(error);
+          outcome = await writeEnd(database, log, internalFailure(), context, observed);
+        }
+      }
+      const { written, whole } = outcome;
       log.feed.close();
       const { tenantId } = fence;
       if (whole) await keepContext(deps.hotContext, started, scribe, tenantId);
@@ -86,24 +109,27 @@ export function createExecutor(deps: ExecutorDeps): RunExecutor {
 
 /** The server's limit, or what is left of the run's own. */
 function timeLeft(limitMs: number, { deadline }: Pick<RunRow, "deadline">): number {
-  return deadline === null ? limitMs : Math.max(0, Math.min(limitMs, deadline.getTime() - Date.now()));
+  return Math.max(0, Math.min(limitMs, (deadline?.getTime() ?? Number.POSITIVE_INFINITY) - Date.now()));
 }
 
 /**
  * Writes the end, or that the run waits. A log that broke on what was to be written before (content that the database refuses, a commit that was
  * tried for too long) is opened once more for the terminal event alone. Undefined when that cannot be written either:
- * another process owns the run, or the database is away; then the reaper ends it.
+ * another process owns the run, or the database is away; then the reaper ends it. "goes_on" when the run would have been
+ * completed, and something was sent to it before.
  */
 async function writeEnd(
+  database: Database,
   log: RunLog,
   end: RunEnd | RunPause,
   context: EndContext & PauseContext,
   observed: ObservedRun,
-): Promise<WrittenEnd> {
+): Promise<WrittenEnd | "goes_on"> {
   try {
     failpoint("run-executor.before-end");
     if (end.kind === "suspended") await suspendRun(log, end, context);
-    else await finishRun(log, end, context);
+    else if (end.kind !== "completed") await finishWithInputs(database, log, end, context, context.hides);
+    else if (!(await finishRun(log, end, context))) return "goes_on";
     failpoint("run-executor.after-end");
     return { written: end, whole: end.kind !== "suspended" };
   } catch (error) {
@@ -114,7 +140,7 @@ async function writeEnd(
     const step = await log.reopen();
     if (step > 0) log.append({ body: { payload: { case: "itemDiscarded", value: { step, cause: "not_stored" } } } });
     const last = end.kind === "completed" || end.kind === "suspended" ? internalFailure() : end;
-    await finishRun(log, last, context);
+    await finishWithInputs(database, log, last, context, context.hides);
     return { written: last, whole: false };
   } catch {
     return GIVEN_UP;
@@ -133,6 +159,18 @@ const GIVEN_UP: WrittenEnd = { written: undefined, whole: false };
 async function keepContext(hot: HotContext, { context, session }: StartedRun, { added }: RunScribe, tenantId: string) {
   if (context === undefined || added === undefined) return;
   await hot.keep(tenantId, session.session_id, context, added.map(contextMessage));
+}
+
+/** The run as it is stored, for its next turn. */
+async function whereItIs(database: Database, log: RunLog): Promise<ResumableRun> {
+  const { tenantId, runId } = log.fence;
+  const loaded = await loadRun(
+    database,
+    { tenantId, runId, leasedAt: performance.now(), cause: "input" },
+    AbortSignal.timeout(RELOAD_MS),
+  );
+  if (loaded?.started === undefined) throw new Error("a run at work is not stored whole");
+  return loaded.started;
 }
 
 /** Nobody waits any more for what hears it; without a reason each run would pay for an exception with a stack. */

@@ -5,11 +5,11 @@ import { pause } from "#platform/abortable.ts";
 import type { Database, Tx } from "#platform/postgres/database.ts";
 import { failpoint } from "#platform/process/failpoint.ts";
 import { reasonOf } from "#platform/rpc/errors.ts";
-import { LeaseLost } from "../errors.ts";
+import { InputsPending, LeaseLost } from "../errors.ts";
 import type { LedgerEntry } from "../store/ledger-store.ts";
 import type { NewMessage } from "../store/message-store.ts";
 import type { StepDraft } from "../store/resume-store.ts";
-import { type Awaited, type Fence, runById } from "../store/run-store.ts";
+import { type Awaited, type Fence, type RunRow, runById } from "../store/run-store.ts";
 import { type RunWrite, writeRun } from "../store/run-writes.ts";
 import { durableEvent, type EventBody, isTerminal, type RunIds, transientEvent } from "./event-envelope.ts";
 import { LiveFeed } from "./live-feed.ts";
@@ -25,6 +25,8 @@ export interface RunLogOptions {
   nextSeq: bigint;
   /** True: the run's open step has a draft. */
   hasDraft?: boolean;
+  /** True: messages that were sent to the run wait to be taken in. */
+  inputsDue?: boolean;
   /** How long a write is tried again while the database is away: the lease's length, after which another may own the run. */
   retryForMs: number;
   /** Told after each commit, with the newest durable event. */
@@ -43,6 +45,8 @@ export interface DurableEntry {
   keepsDraft?: boolean;
   /** What the event adds to the session. */
   messages?: readonly NewMessage[] | undefined;
+  /** Id of the message among `messages` that was sent to the run, which is taken in with it. */
+  takes?: string | undefined;
   /** The end of the run, for its terminal event. */
   end?: RunWrite["end"];
   /** What the run waits for from this event on; it is the last one of this owner's. */
@@ -75,6 +79,8 @@ export class RunLog {
   #writing: Promise<void> | undefined;
   #broken: unknown;
   #hasDraft: boolean;
+  #inputsDue: boolean;
+  #endRefused = false;
 
   constructor(options: RunLogOptions) {
     this.#options = options;
@@ -84,6 +90,24 @@ export class RunLog {
     this.#nextSeq = options.nextSeq;
     this.#prevSeq = options.lastDurableSeq;
     this.#hasDraft = options.hasDraft === true;
+    this.#inputsDue = options.inputsDue === true;
+  }
+
+  /** True when messages that were sent to the run may wait to be taken in: as the last commit has found it, or was told since. */
+  get inputsDue(): boolean {
+    return this.#inputsDue;
+  }
+
+  /** To be told that a message waits, and that those that wait are being read. */
+  set inputsDue(due: boolean) {
+    this.#inputsDue = due;
+  }
+
+  /** True, once, when an end was not written because a message was sent to the run before; what was appended in front of it was. */
+  takeRefusal(): boolean {
+    const refused = this.#endRefused;
+    this.#endRefused = false;
+    return refused;
   }
 
   /** The number that the next event gets, unless more are waiting. */
@@ -153,18 +177,23 @@ export class RunLog {
    * owner's any more or has ended.
    */
   async reopen(): Promise<number> {
-    const { fence, ids } = this;
-    // The lock outwaits a commit of ours whose outcome is unknown.
-    const run = await this.#options.database.tenant(fence.tenantId, (tx) => runById(tx, ids.runId, true), {
-      signal: this.#given.signal,
-    });
-    const mine = run !== undefined && run.owner === fence.owner && run.epoch === fence.epoch && !isOver(run);
-    if (!mine || this.#given.signal.aborted) throw new LeaseLost(ids.runId);
+    const run = await this.#mine();
+    if (run === undefined || this.#given.signal.aborted) throw new LeaseLost(this.ids.runId);
     this.#waiting = [];
     this.#broken = undefined;
     this.#prevSeq = run.last_seq;
     if (this.#nextSeq <= run.last_seq) this.#nextSeq = run.last_seq + 1n;
     return run.open_step;
+  }
+
+  /** The run's row, when this owner still has it and it has not ended. */
+  async #mine(): Promise<RunRow | undefined> {
+    const { fence, ids } = this;
+    // The lock outwaits a commit of ours whose outcome is unknown.
+    const run = await this.#options.database.tenant(fence.tenantId, (tx) => runById(tx, ids.runId, true), {
+      signal: this.#given.signal,
+    });
+    return run?.owner === fence.owner && run.epoch === fence.epoch && !isOver(run) ? run : undefined;
   }
 
   async #write(): Promise<void> {
@@ -199,7 +228,16 @@ export class RunLog {
       prevSeq = seq++;
     }
     failpoint("run-log.before-store");
-    if (durables.length > 0) await this.#store(events, durables, prevSeq);
+    try {
+      if (durables.length > 0) await this.#store(events, durables, prevSeq);
+    } catch (error) {
+      if (!(error instanceof InputsPending)) throw error;
+      this.#endRefused = true;
+      this.#inputsDue = true;
+      const rest = entries.filter((entry) => !("durable" in entry && entry.durable.end !== undefined));
+      if (rest.length > 0) await this.#commit(rest);
+      return;
+    }
     failpoint("run-log.after-store");
     // Given up meanwhile: what was committed is in the log, where its readers are.
     if (this.#given.signal.aborted) return;
@@ -235,6 +273,8 @@ export class RunLog {
       end: durables.findLast(({ end }) => end !== undefined)?.end,
       suspend: durables.findLast(({ suspend }) => suspend !== undefined)?.suspend,
     };
+    const takes = durables.flatMap((entry) => entry.takes ?? []);
+    if (takes.length > 0) write.takes = takes;
     const booked = this.#unbooked.length;
     if (booked > 0) write.calls = this.#unbooked.slice();
     const withins = durables.flatMap(({ within }) => within ?? []);
@@ -250,7 +290,8 @@ export class RunLog {
             if (attempt > 0 && rows.length > 0 && (await runById(tx, this.ids.runId, true))?.last_seq === lastSeq)
               return;
             failpoint("run-log.in-transaction");
-            await writeRun(tx, this.fence, write, withins.length === 0 ? "last" : "more");
+            const waiting = await writeRun(tx, this.fence, write, withins.length === 0 ? "last" : "more");
+            if (waiting > 0) this.#inputsDue = true;
             failpoint("run-log.after-write");
             for (const within of withins) await within(tx);
           },
@@ -261,6 +302,8 @@ export class RunLog {
         else if (write.dropsDraft === true) this.#hasDraft = false;
         return;
       } catch (error) {
+        if (error instanceof LeaseLost && write.end !== undefined && (await this.#mine())?.inputs_pending)
+          throw new InputsPending();
         if (!RETRIED.has(reasonOf(error)) || performance.now() > giveUpAt) throw error;
         await pause(Math.min(100 * 2 ** attempt, 1000), this.#given.signal);
       }

@@ -15,6 +15,7 @@ import type {
 import { notice } from "../engine/events.ts";
 import type { ModelMessage } from "../llm/chat-model.ts";
 import type { Pricing } from "../llm/pricing.ts";
+import { acceptedInput } from "../steering/run-inputs.ts";
 import { insertCompaction } from "../store/compaction-store.ts";
 import type { LedgerEntry } from "../store/ledger-store.ts";
 import type { NewMessage } from "../store/message-store.ts";
@@ -124,6 +125,13 @@ export class RunScribe {
         this.#log.append({ draft: { step, usage, messages } });
         break;
       }
+      case "input_accepted":
+        {
+          const entry = acceptedInput(event.message, event.shown);
+          this.#added.push(...entry.messages);
+          this.#log.append(entry);
+        }
+        break;
       case "model_called":
         this.#book(event);
         break;

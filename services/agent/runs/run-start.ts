@@ -1,7 +1,7 @@
 import { isId, newId } from "#platform/id.ts";
 import type { Database, Tx } from "#platform/postgres/database.ts";
 import { isUniqueViolation } from "#platform/postgres/errors.ts";
-import { remembered } from "#platform/postgres/idempotency.ts";
+import { type IdempotentRequest, remembered } from "#platform/postgres/idempotency.ts";
 import type { Call } from "#platform/rpc/call.ts";
 import { notFound, raise } from "#platform/rpc/errors.ts";
 import type { RunPool } from "../admission/run-pool.ts";
@@ -27,6 +27,8 @@ export interface StartDeps extends PrepareDeps, BeginDeps {
 export interface AttachedRun {
   kind: "attached";
   run: RunRow;
+  /** Set where the call's message has joined a run that was at work: the message, and what had been stored of the run before. */
+  joined?: { messageId: string; afterSeq: bigint };
 }
 
 /**
@@ -37,7 +39,7 @@ export interface AttachedRun {
 export async function startRun(deps: StartDeps, call: Call, input: RunInput): Promise<StartedRun | AttachedRun> {
   const options = { signal: call.signal, deadline: call.deadline };
   const inTenant = <T>(fn: (tx: Tx) => Promise<T>) => deps.database.tenant(call.principal.tenantId, fn, options);
-  const key = { schema: "agent", call, method: "StartRun", requestId: input.requestId, request: canonicalInput(input) };
+  const key = turnKey(call, input);
   const ids = { runId: newId("run"), newSessionId: newId("ses") };
   const { tenantId } = call.principal;
   // Beside everything that follows. Under the caller's own name a session is not known yet.
@@ -80,8 +82,20 @@ export async function startRun(deps: StartDeps, call: Call, input: RunInput): Pr
   }
 }
 
-/** The run of an earlier call, from the answer that it was given. */
+/** The run of an earlier call, from the answer that it was given: the run's id, and what {@link joinedAnswer} adds. */
 export async function attach(tx: Tx, response: Uint8Array): Promise<AttachedRun> {
-  const run = await runById(tx, Buffer.from(response).toString());
-  return { kind: "attached", run: run ?? raise(notFound("run")) };
+  const [runId = "", messageId, afterSeq = "0"] = Buffer.from(response).toString().split(" ");
+  const run = (await runById(tx, runId)) ?? raise(notFound("run"));
+  if (messageId === undefined) return { kind: "attached", run };
+  return { kind: "attached", run, joined: { messageId, afterSeq: BigInt(afterSeq) } };
+}
+
+/** What is remembered of a call whose message has joined a run. */
+export function joinedAnswer({ run_id, last_seq }: RunRow, messageId: string): Uint8Array {
+  return Buffer.from(`${run_id} ${messageId} ${last_seq}`);
+}
+
+/** The key under which a turn is remembered, whatever begins it. */
+export function turnKey(call: Call, input: RunInput): IdempotentRequest {
+  return { schema: "agent", call, method: "StartRun", requestId: input.requestId, request: canonicalInput(input) };
 }

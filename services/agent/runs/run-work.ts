@@ -11,9 +11,10 @@ import type { EngineEvent, WaitingCall } from "../engine/events.ts";
 import { runLoop } from "../engine/loop.ts";
 import type { LoopInput } from "../engine/loop-input.ts";
 import { type AgentEvents, DEGRADATION_STEPS, type DegradationStep } from "../events.ts";
+import type { RunInputs } from "../steering/run-inputs.ts";
 import type { LastResort } from "./last-resort.ts";
 import { Reminders } from "./reminders.ts";
-import type { StartedRun } from "./run-begin.ts";
+import type { ResumableRun } from "./run-begin.ts";
 import type { RunEnd } from "./run-end.ts";
 import { LogBroken } from "./run-failure.ts";
 import { type HookSource, pluginFailed, RunHooks } from "./run-hooks.ts";
@@ -33,9 +34,10 @@ export interface WorkDeps {
 /** A run that is worked on, and where it is written down. */
 export interface Work {
   call: Call;
-  started: StartedRun;
+  started: ResumableRun;
   log: RunLog;
   scribe: RunScribe;
+  inputs: RunInputs;
   /** Aborts the call's signal. */
   giveUp(reason: Error): void;
 }
@@ -46,7 +48,10 @@ export interface RunPause extends Pause {
 }
 
 /** Plays the engine on a run and says how the run ends, or what it waits for. Throws what the engine throws. */
-export async function work(deps: WorkDeps, { call, started, log, scribe, giveUp }: Work): Promise<RunEnd | RunPause> {
+export async function work(
+  deps: WorkDeps,
+  { call, started, log, scribe, inputs, giveUp }: Work,
+): Promise<RunEnd | RunPause> {
   const { agent } = started.resolved;
   if (agent === undefined) throw new Error("a run without a resolved agent");
   const { chosen } = started;
@@ -75,6 +80,7 @@ export async function work(deps: WorkDeps, { call, started, log, scribe, giveUp 
     ...ofAgent(agent),
     ...ofTools(tools, gates, agent, { call, log }),
     history: started.history,
+    arrivals: arrivalsOf(inputs, scribe, call.signal),
     ...(started.resume !== undefined && { resume: started.resume.work }),
     newItemId: newId,
     signal: call.signal,
@@ -94,11 +100,23 @@ export async function work(deps: WorkDeps, { call, started, log, scribe, giveUp 
   if (played.outcome === "SUSPENDED") return { kind: "suspended", ...pauseOf(gates, played.waiting) };
   // As the model gave it: an earlier answer goes through the plugins once more, for the run that it is given in.
   const remembered = hooks.given ?? played.text;
-  if (played.outcome === "ANSWERED" && !played.descended) await deps.lastResort.remember(question, remembered);
+  if (played.outcome === "ANSWERED" && !played.descended && !inputs.any)
+    await deps.lastResort.remember(question, remembered);
   return { kind: "completed", outcome: RunOutcome[played.outcome], response: hooks.hide(played.text) };
 }
 
-function inheritedCalls({ resume }: StartedRun): InheritedCalls | undefined {
+/** What was sent to the run, for the engine; what is to be told of it is told in front. */
+function arrivalsOf(inputs: RunInputs, scribe: RunScribe, signal: AbortSignal): NonNullable<LoopInput["arrivals"]> {
+  return () =>
+    inputs.due(signal)?.then((rows) =>
+      rows.map(({ message_id: id, message: sent, notices }) => {
+        for (const { reason, message, facts } of notices) scribe.notice(reason, message, facts);
+        return { ...sent, id };
+      }),
+    );
+}
+
+function inheritedCalls({ resume }: ResumableRun): InheritedCalls | undefined {
   const last = resume?.work.openStep?.messages.at(-1);
   if (resume?.askedIn === undefined || last?.role !== "assistant") return undefined;
   const callIds = last.content.flatMap((part) => (part.type === "tool_call" ? [part.callId] : []));
@@ -136,7 +154,7 @@ async function play(
 }
 
 /** With those that the run's caller executes, of which none has the name of another. */
-async function withClientTools(opened: Promise<RunTools>, tools: StartedRun["clientTools"]): Promise<RunTools> {
+async function withClientTools(opened: Promise<RunTools>, tools: ResumableRun["clientTools"]): Promise<RunTools> {
   const ofAgent = await opened;
   return tools.length === 0 ? ofAgent : { ...ofAgent, specs: [...ofAgent.specs, ...tools.map(clientToolSpec)] };
 }

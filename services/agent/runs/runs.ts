@@ -18,6 +18,8 @@ import { ownerUnreachable, shuttingDown } from "../errors.ts";
 import { endQueued } from "../queue/end-queued.ts";
 import { enqueueRun } from "../queue/enqueue.ts";
 import { isExternalId } from "../sessions/find-session.ts";
+import { beginTurn } from "../steering/begin-turn.ts";
+import { type InputToSend, type SentInput, sendInput } from "../steering/send-input.ts";
 import { eventsOfTypes } from "../store/resume-store.ts";
 import * as store from "../store/run-store.ts";
 import { sessionByExternalId } from "../store/session-store.ts";
@@ -29,7 +31,7 @@ import type { ResumableRun, StartedRun } from "./run-begin.ts";
 import type { RunExecutor } from "./run-executor.ts";
 import { CancelRequest } from "./run-failure.ts";
 import { type DurableEntry, RunLog } from "./run-log.ts";
-import { type StartDeps, startRun } from "./run-start.ts";
+import type { AttachedRun, StartDeps } from "./run-start.ts";
 import { isOver } from "./run-state.ts";
 import { isPruned, type Snapshot, snapshotOf } from "./snapshot.ts";
 import { type WatchDeps, type WatchFrame, type WatchOptions, watchRun } from "./watch.ts";
@@ -49,6 +51,8 @@ export interface RunsDeps extends StartDeps, WatchDeps {
   maxQueuedPerTenant: number;
   /** How long a queued run is left to whoever the bus told of it. */
   orphanAfterMs: number;
+  /** Tells the owner of a run, another replica, that a message was sent to it. */
+  nudgeAt(call: Call, address: string, runId: string): Promise<void>;
   /** How long a cancelled run may take to end: until the reaper has ended it, should its owner be gone. */
   cancelWaitMs: number;
 }
@@ -60,6 +64,8 @@ export interface OpenedRun extends Disposable {
   sessionId: string;
   /** A place at the feed of a new run, for `watch`. */
   fresh: { subscription: Subscription; seq: bigint } | undefined;
+  /** Where the call's message has joined a run that was at work. */
+  joined?: AttachedRun["joined"];
 }
 
 /** How long the owner of a run may take to answer that it has cancelled it. */
@@ -77,11 +83,16 @@ export class Runs {
   /** Begins a run, or attaches to the one that an earlier call with the same request id began. */
   async open(call: Call, input: RunInput): Promise<OpenedRun> {
     if (this.#deps.drain.aborted) throw shuttingDown();
-    const started = await startRun(this.#deps, call, input);
+    const interrupt = async (by: Call, runId: string) => void (await this.cancel(by, runId, "interrupted"));
+    const started = await beginTurn({ ...this.#deps, interrupt }, call, input);
     failpoint("runs.after-start");
     const { run } = started;
     const sessionId = input.sessionId === "" ? run.session_id : input.sessionId;
-    if (started.kind === "attached") return { run, sessionId, fresh: undefined, [Symbol.dispose]: () => {} };
+    if (started.kind === "attached") {
+      const { joined } = started;
+      if (joined !== undefined) this.#nudge(call, run);
+      return { run, sessionId, fresh: undefined, ...(joined && { joined }), [Symbol.dispose]: () => {} };
+    }
     const subscription = this.#launch(call, started);
     failpoint("runs.after-launch");
     const fresh = { subscription, seq: run.last_seq };
@@ -91,7 +102,7 @@ export class Runs {
   /** Stores a run that is begun when there is room for it; or finds the one of an earlier call with the same request id. */
   async enqueue(call: Call, input: RunInput): Promise<store.RunRow> {
     if (this.#deps.drain.aborted) throw shuttingDown();
-    return enqueueRun(this.#deps, call, input, { whenBusy: "refuse" });
+    return enqueueRun(this.#deps, call, input, { whenBusy: input.onBusy === "enqueue" ? "wait" : "refuse" });
   }
 
   /** Works on a queued run that this process has begun, until it has ended or was given up; never rejects. */
@@ -102,6 +113,14 @@ export class Runs {
     // Who has watched it since it was queued waits for its first events.
     this.#deps.wake(tenantId, runId, seq);
     await this.#deps.liveRuns.get(tenantId, runId)?.finished;
+  }
+
+  /** Sends a message to a run that is at work; see sendInput. */
+  async send(call: Call, input: InputToSend): Promise<SentInput> {
+    const sent = await sendInput(this.#deps, call, input);
+    failpoint("runs.after-send");
+    this.#nudge(call, sent.run);
+    return sent;
   }
 
   /** Goes on with a failed run in a new one; see retryRun. Returns that one, or what has become of it when it began before. */
@@ -216,6 +235,13 @@ export class Runs {
     return live.finished;
   }
 
+  /** Tells a run that this process owns that a message was sent to it. False when it does not. */
+  nudgeOwned(tenantId: string, runId: string): boolean {
+    const live = this.#deps.liveRuns.get(tenantId, runId);
+    if (live !== undefined) live.log.inputsDue = true;
+    return live !== undefined;
+  }
+
   /** A place at the feed of a run that this process owns; undefined when it does not. */
   subscribeOwned(tenantId: string, runId: string): Subscription | undefined {
     return this.#deps.liveRuns.get(tenantId, runId)?.log.feed.subscribe();
@@ -248,6 +274,19 @@ export class Runs {
     this.#launch(call, { ...resumable, permit }, takeUpEvents(resumable))[Symbol.dispose]();
   }
 
+  /** Tells the owner of a run that a message was sent to it, so that its next turn takes it in. It finds out by itself as well. */
+  #nudge(call: Call, run: store.RunRow): void {
+    if (run.state !== RunState.RUNNING || this.nudgeOwned(call.principal.tenantId, run.run_id)) return;
+    const told = this.#deps.nudgeAt(
+      withSignal(call, AbortSignal.timeout(OWNER_ANSWER_MS)),
+      run.owner_address,
+      run.run_id,
+    );
+    told.catch((error: unknown) =>
+      this.#deps.log.debug({ err: error, run_id: run.run_id }, "agent.nudge.owner_did_not_answer"),
+    );
+  }
+
   #launch(call: Call, started: StartedRun, first: readonly DurableEntry[] = []): Subscription {
     const { tenantId } = call.principal;
     const { run, session, leasedAt, resume, permit } = started;
@@ -258,6 +297,7 @@ export class Runs {
       lastDurableSeq: run.last_seq,
       nextSeq: firstFree(run),
       hasDraft: resume?.work.openStep !== undefined,
+      inputsDue: run.inputs_pending > 0,
       retryForMs: this.#deps.leaseMs,
       onCommitted: (event) => this.#deps.announce(tenantId, event),
     });

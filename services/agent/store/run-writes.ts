@@ -5,6 +5,7 @@ import { outboxTopic } from "#platform/postgres/outbox.ts";
 import type { Call } from "#platform/rpc/call.ts";
 import type { Principal } from "#platform/rpc/principal.ts";
 import { LeaseLost } from "../errors.ts";
+import { inputsTaken } from "./input-store.ts";
 import { type LedgerEntry, ledgerInsert, ledgerRows } from "./ledger-store.ts";
 import type { NewMessage } from "./message-store.ts";
 import { bury, leaveQueue, QUEUE_TOPIC, wakeNext } from "./queue-parts.ts";
@@ -85,7 +86,9 @@ export interface RunWrite {
   messages?: readonly NewMessage[] | undefined;
   /** Calls of models that are booked with them. */
   calls?: readonly LedgerEntry[] | undefined;
-  /** The end of the run, which frees its session. */
+  /** Ids of messages that were sent to the run and are among `messages`. */
+  takes?: readonly string[] | undefined;
+  /** The end of the run, which frees its session; refused while messages that were sent to it wait to be taken in. */
   end?: RunEndWrite | undefined;
   /** What the run waits for from now on; nobody owns it then. Not together with an end. */
   suspend?: readonly Awaited[] | undefined;
@@ -215,13 +218,14 @@ interface Parts {
   announced: boolean;
   queue: "not in it" | "left" | "dead";
   draft: "kept" | "written" | "dropped";
+  takes: boolean;
 }
 
 /**
  * $1 run, $2 owner, $3 epoch, $4 last seq, $5 open step, $6-$8 events, $9-$11 messages, $12 ledger, and what its parts take in
  * the order of {@link writeRun}.
  */
-function writeSql({ messages, end, suspend, announced, queue, draft }: Parts): string {
+function writeSql({ messages, end, suspend, announced, queue, draft, takes }: Parts): string {
   let taken = 12;
   const param = (): `$${number}` => `$${++taken}`;
   const ended = end
@@ -263,22 +267,33 @@ function writeSql({ messages, end, suspend, announced, queue, draft }: Parts): s
   const drafts = {
     kept: "",
     written: `, draft AS (
-    ${draftInsert("run", param())}
+    ${draftInsert("run", draft === "written" ? param() : "$0")}
   )`,
     dropped: `, draft AS (
     DELETE FROM agent.step_drafts d USING run WHERE d.tenant_id = agentmesh.current_tenant() AND d.run_id = run.run_id
   )`,
   };
+  const inputIds = takes ? param() : undefined;
+  const count = inputIds === undefined ? "0" : `cardinality(${inputIds}::text[])`;
+  const takesIn = takes ? `, inputs_pending = inputs_pending - ${count}` : "";
+  // What was sent to the run before must be in its session by then, or with it.
+  const nothingLeft = end ? ` AND inputs_pending = ${count}` : "";
+  const inputs =
+    inputIds === undefined
+      ? ""
+      : `, inputs AS (
+    ${inputsTaken("run", inputIds)}
+  )`;
   return `WITH run AS (
-    UPDATE agent.runs SET last_seq = $4, open_step = coalesce($5, open_step), update_time = clock_timestamp()${ended}
+    UPDATE agent.runs SET last_seq = $4, open_step = coalesce($5, open_step), update_time = clock_timestamp()${takesIn}${ended}
     WHERE tenant_id = agentmesh.current_tenant() AND run_id = $1 AND owner = $2 AND epoch = $3 AND state + 0 IN (1, 2)
-      AND seq_reserved >= $4
-    RETURNING run_id, session_id, agent_id, end_user_id
+      AND seq_reserved >= $4${nothingLeft}
+    RETURNING run_id, session_id, agent_id, end_user_id, inputs_pending
   ), events AS (
     INSERT INTO agent.run_events (tenant_id, run_id, seq, type, event)
     SELECT agentmesh.current_tenant(), $1, e.* FROM run, unnest($6::bigint[], $7::text[], $8::bytea[]) AS e
-  )${messages || end ? session : ""}${audited}${announcement}${queued[queue]}${drafts[draft]}
-  SELECT session_id${end ? ", (SELECT run_id FROM next) AS next" : ""} FROM run`;
+  )${messages || end ? session : ""}${audited}${announcement}${queued[queue]}${drafts[draft]}${inputs}
+  SELECT inputs_pending${end ? ", (SELECT run_id FROM next) AS next" : ""} FROM run`;
 }
 
 /** Each statement is made once, so that it is prepared once. */
@@ -293,10 +308,11 @@ function statementFor(parts: Parts): string {
 
 /**
  * Appends durable events and what belongs to them under the fence. Throws LeaseLost when another process owns the run or
- * it has ended; then nothing is written. `last`: it is the transaction's last statement, and ends it.
+ * it has ended, and for an end also while something that was sent to the run waits; then nothing is written. `last`: it is
+ * the transaction's last statement, and ends it. Returns how many messages wait to be taken in.
  */
-export async function writeRun(tx: Tx, fence: Fence, write: RunWrite, last: "last" | "more"): Promise<void> {
-  const { events, lastSeq, openStep, messages = [], calls = [], end, suspend, draft, dropsDraft } = write;
+export async function writeRun(tx: Tx, fence: Fence, write: RunWrite, last: "last" | "more"): Promise<number> {
+  const { events, lastSeq, openStep, messages = [], calls = [], end, suspend, draft, dropsDraft, takes = [] } = write;
   const params: unknown[] = [
     fence.runId,
     fence.owner,
@@ -316,6 +332,7 @@ export async function writeRun(tx: Tx, fence: Fence, write: RunWrite, last: "las
   if (end?.announced !== undefined) params.push(end.announced.eventId, end.announced.subject, end.announced.payload);
   if (end?.dead !== undefined) params.push(end.dead.subject, end.dead.reason, end.dead.message);
   if (draft !== undefined) params.push(jsonText(draft));
+  if (takes.length > 0) params.push(takes);
   const sql = statementFor({
     messages: withMessages,
     end: end !== undefined,
@@ -323,12 +340,14 @@ export async function writeRun(tx: Tx, fence: Fence, write: RunWrite, last: "las
     announced: end?.announced !== undefined,
     queue: end?.dead !== undefined ? "dead" : end?.leavesQueue === true ? "left" : "not in it",
     draft: draft !== undefined ? "written" : dropsDraft === true ? "dropped" : "kept",
+    takes: takes.length > 0,
   });
-  type Held = { next?: string | null };
-  const held = await (last === "last" ? tx.finish<Held>(sql, params) : tx.query<Held>(sql, params));
-  if (held.length !== 1) throw new LeaseLost(fence.runId);
+  type Held = { inputs_pending: number; next?: string | null };
+  const [held] = await (last === "last" ? tx.finish<Held>(sql, params) : tx.query<Held>(sql, params));
+  if (held === undefined) throw new LeaseLost(fence.runId);
   if (end?.announced !== undefined) tx.announce(outboxTopic("agent"));
-  if (typeof held[0]?.next === "string") tx.announce(QUEUE_TOPIC);
+  if (typeof held.next === "string") tx.announce(QUEUE_TOPIC);
+  return held.inputs_pending;
 }
 
 function eventColumns(events: readonly NewEvent[]): unknown[] {

@@ -26,7 +26,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file agentmesh/agent/v1/agent_event.proto.
  */
 export const file_agentmesh_agent_v1_agent_event: GenFile = /*@__PURE__*/
-  fileDesc("CiRhZ2VudG1lc2gvYWdlbnQvdjEvYWdlbnRfZXZlbnQucHJvdG8SEmFnZW50bWVzaC5hZ2VudC52MSLKDwoKQWdlbnRFdmVudBIQCghldmVudF9pZBgBIAEoCRIOCgZydW5faWQYAiABKAkSCwoDc2VxGAMgASgDEhIKCnNlc3Npb25faWQYBCABKAkSEAoIYWdlbnRfaWQYBSABKAkSLwoLb2NjdXJyZWRfYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBHR5cGUYByABKAkSDwoHaXRlbV9pZBgIIAEoCRIWCg5wYXJlbnRfaXRlbV9pZBgJIAEoCRIwCglyZXRlbnRpb24YCiABKA4yHS5hZ2VudG1lc2guYWdlbnQudjEuUmV0ZW50aW9uEhcKD211c3RfdW5kZXJzdGFuZBgLIAEoCBIQCghwcmV2X3NlcRgMIAEoAxI1CgtydW5fc3RhcnRlZBgQIAEoCzIeLmFnZW50bWVzaC5hZ2VudC52MS5SdW5TdGFydGVkSAASOQoNcnVuX3N1c3BlbmRlZBgRIAEoCzIgLmFnZW50bWVzaC5hZ2VudC52MS5SdW5TdXNwZW5kZWRIABI1CgtydW5fcmVzdW1lZBgSIAEoCzIeLmFnZW50bWVzaC5hZ2VudC52MS5SdW5SZXN1bWVkSAASOQoNcnVuX2NvbXBsZXRlZBgTIAEoCzIgLmFnZW50bWVzaC5hZ2VudC52MS5SdW5Db21wbGV0ZWRIABIzCgpydW5fZmFpbGVkGBQgASgLMh0uYWdlbnRtZXNoLmFnZW50LnYxLlJ1bkZhaWxlZEgAEjkKDXJ1bl9jYW5jZWxsZWQYFSABKAsyIC5hZ2VudG1lc2guYWdlbnQudjEuUnVuQ2FuY2VsbGVkSAASNwoMc3RlcF9zdGFydGVkGBggASgLMh8uYWdlbnRtZXNoLmFnZW50LnYxLlN0ZXBTdGFydGVkSAASOwoOc3RlcF9jb21wbGV0ZWQYGSABKAsyIS5hZ2VudG1lc2guYWdlbnQudjEuU3RlcENvbXBsZXRlZEgAEj0KD21lc3NhZ2Vfc3RhcnRlZBgcIAEoCzIiLmFnZW50bWVzaC5hZ2VudC52MS5NZXNzYWdlU3RhcnRlZEgAEjMKCnRleHRfZGVsdGEYHSABKAsyHS5hZ2VudG1lc2guYWdlbnQudjEuVGV4dERlbHRhSAASQQoRbWVzc2FnZV9jb21wbGV0ZWQYHiABKAsyJC5hZ2VudG1lc2guYWdlbnQudjEuTWVzc2FnZUNvbXBsZXRlZEgAEjsKDml0ZW1fZGlzY2FyZGVkGB8gASgLMiEuYWdlbnRtZXNoLmFnZW50LnYxLkl0ZW1EaXNjYXJkZWRIABI9Cg9yZWFzb25pbmdfZGVsdGEYIiABKAsyIi5hZ2VudG1lc2guYWdlbnQudjEuUmVhc29uaW5nRGVsdGFIABJFChNyZWFzb25pbmdfY29tcGxldGVkGCMgASgLMiYuYWdlbnRtZXNoLmFnZW50LnYxLlJlYXNvbmluZ0NvbXBsZXRlZEgAEkAKEXRvb2xfY2FsbF9zdGFydGVkGCYgASgLMiMuYWdlbnRtZXNoLmFnZW50LnYxLlRvb2xDYWxsU3RhcnRlZEgAEk8KGXRvb2xfY2FsbF9hcmd1bWVudHNfZGVsdGEYJyABKAsyKi5hZ2VudG1lc2guYWdlbnQudjEuVG9vbENhbGxBcmd1bWVudHNEZWx0YUgAEkQKE3Rvb2xfY2FsbF9yZXF1ZXN0ZWQYKCABKAsyJS5hZ2VudG1lc2guYWdlbnQudjEuVG9vbENhbGxSZXF1ZXN0ZWRIABJCChJ0b29sX2NhbGxfcHJvZ3Jlc3MYKSABKAsyJC5hZ2VudG1lc2guYWdlbnQudjEuVG9vbENhbGxQcm9ncmVzc0gAEkQKE3Rvb2xfY2FsbF9jb21wbGV0ZWQYKiABKAsyJS5hZ2VudG1lc2guYWdlbnQudjEuVG9vbENhbGxDb21wbGV0ZWRIABJDChJhcHByb3ZhbF9yZXF1ZXN0ZWQYLiABKAsyJS5hZ2VudG1lc2guYWdlbnQudjEuQXBwcm92YWxSZXF1ZXN0ZWRIABJBChFhcHByb3ZhbF9yZXNvbHZlZBgvIAEoCzIkLmFnZW50bWVzaC5hZ2VudC52MS5BcHByb3ZhbFJlc29sdmVkSAASOQoNdXNhZ2VfdXBkYXRlZBgyIAEoCzIgLmFnZW50bWVzaC5hZ2VudC52MS5Vc2FnZVVwZGF0ZWRIABJAChFtb2RlbF9jYWxsX2Jvb2tlZBgzIAEoCzIjLmFnZW50bWVzaC5hZ2VudC52MS5Nb2RlbENhbGxCb29rZWRIABJBChFjb250ZXh0X2NvbXBhY3RlZBg0IAEoCzIkLmFnZW50bWVzaC5hZ2VudC52MS5Db250ZXh0Q29tcGFjdGVkSAASRgoUdG9vbF9vdXRwdXRzX2V2aWN0ZWQYNSABKAsyJi5hZ2VudG1lc2guYWdlbnQudjEuVG9vbE91dHB1dHNFdmljdGVkSAASLAoGbm90aWNlGDYgASgLMhouYWdlbnRtZXNoLmFnZW50LnYxLk5vdGljZUgAEjIKCWVzY2FsYXRlZBg3IAEoCzIdLmFnZW50bWVzaC5hZ2VudC52MS5Fc2NhbGF0ZWRIAEIJCgdwYXlsb2FkIkwKClJ1blN0YXJ0ZWQSGAoQaW5wdXRfbWVzc2FnZV9pZBgBIAEoCRIVCg1hZ2VudF92ZXJzaW9uGAIgASgFEg0KBW1vZGVsGAMgASgJIkEKDFJ1blN1c3BlbmRlZBIxCghhd2FpdGluZxgBIAMoCzIfLmFnZW50bWVzaC5hZ2VudC52MS5Bd2FpdGVkSXRlbSIsCgpSdW5SZXN1bWVkEg0KBWNhdXNlGAEgASgJEg8KB2F0dGVtcHQYAiABKAUigwEKDFJ1bkNvbXBsZXRlZBIvCgdvdXRjb21lGAEgASgOMh4uYWdlbnRtZXNoLmFnZW50LnYxLlJ1bk91dGNvbWUSEAoIcmVzcG9uc2UYAiABKAkSMAoFdXNhZ2UYAyABKAsyIS5hZ2VudG1lc2guY29tbW9uLnYxLlVzYWdlU3VtbWFyeSKQAQoJUnVuRmFpbGVkEiEKBWVycm9yGAEgASgLMhIuZ29vZ2xlLnJwYy5TdGF0dXMSLgoFcmV0cnkYAiABKA4yHy5hZ2VudG1lc2guYWdlbnQudjEuUmV0cnlBZHZpY2USMAoFdXNhZ2UYAyABKAsyIS5hZ2VudG1lc2guY29tbW9uLnYxLlVzYWdlU3VtbWFyeSJPCgxSdW5DYW5jZWxsZWQSDQoFY2F1c2UYASABKAkSMAoFdXNhZ2UYAiABKAsyIS5hZ2VudG1lc2guY29tbW9uLnYxLlVzYWdlU3VtbWFyeSI8CgtTdGVwU3RhcnRlZBIMCgRzdGVwGAEgASgFEhAKCHByb3ZpZGVyGAIgASgJEg0KBW1vZGVsGAMgASgJImQKDVN0ZXBDb21wbGV0ZWQSDAoEc3RlcBgBIAEoBRIVCg1maW5pc2hfcmVhc29uGAIgASgJEi4KBXVzYWdlGAMgASgLMh8uYWdlbnRtZXNoLmNvbW1vbi52MS5Nb2RlbFVzYWdlIj8KDk1lc3NhZ2VTdGFydGVkEi0KBHJvbGUYASABKA4yHy5hZ2VudG1lc2guYWdlbnQudjEuTWVzc2FnZVJvbGUiKQoJVGV4dERlbHRhEg4KBm9mZnNldBgBIAEoAxIMCgR0ZXh0GAIgASgJIkMKEE1lc3NhZ2VDb21wbGV0ZWQSLwoFcGFydHMYASADKAsyIC5hZ2VudG1lc2guY29tbW9uLnYxLkNvbnRlbnRQYXJ0IiwKDUl0ZW1EaXNjYXJkZWQSDAoEc3RlcBgBIAEoBRINCgVjYXVzZRgCIAEoCSIuCg5SZWFzb25pbmdEZWx0YRIOCgZvZmZzZXQYASABKAMSDAoEdGV4dBgCIAEoCSIiChJSZWFzb25pbmdDb21wbGV0ZWQSDAoEdGV4dBgBIAEoCSIfCg9Ub29sQ2FsbFN0YXJ0ZWQSDAoEdG9vbBgBIAEoCSI/ChZUb29sQ2FsbEFyZ3VtZW50c0RlbHRhEg4KBm9mZnNldBgBIAEoAxIVCg1qc29uX2ZyYWdtZW50GAIgASgJIpoBChFUb29sQ2FsbFJlcXVlc3RlZBIMCgR0b29sGAEgASgJEhYKDmFyZ3VtZW50c19qc29uGAIgASgJEhgKEGFyZ3VtZW50c19zaGEyNTYYAyABKAkSLAoEcmlzaxgEIAEoDjIeLmFnZW50bWVzaC5jb21tb24udjEuUmlza0NsYXNzEhcKD2NsaWVudF9leGVjdXRlZBgFIAEoCCI1ChBUb29sQ2FsbFByb2dyZXNzEg8KB21lc3NhZ2UYASABKAkSEAoIZnJhY3Rpb24YAiABKAEi6gIKEUFwcHJvdmFsUmVxdWVzdGVkEhMKC2FwcHJvdmFsX2lkGAEgASgJEgwKBHRvb2wYAiABKAkSLgoEa2luZBgDIAEoDjIgLmFnZW50bWVzaC5hZ2VudC52MS5BcHByb3ZhbEtpbmQSFgoOYXJndW1lbnRzX2pzb24YBCABKAkSGAoQYXJndW1lbnRzX3NoYTI1NhgFIAEoCRIsCgRyaXNrGAYgASgOMh4uYWdlbnRtZXNoLmNvbW1vbi52MS5SaXNrQ2xhc3MSDgoGcmVhc29uGAcgASgJEj8KEWFsbG93ZWRfZGVjaXNpb25zGAggAygOMiQuYWdlbnRtZXNoLmFnZW50LnYxLkFwcHJvdmFsRGVjaXNpb24SIAoYcmVxdWlyZXNfb3RoZXJfcHJpbmNpcGFsGAkgASgIEi8KC2V4cGlyZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCLPAQoQQXBwcm92YWxSZXNvbHZlZBITCgthcHByb3ZhbF9pZBgBIAEoCRIMCgR0b29sGAIgASgJEjAKBXN0YXRlGAMgASgOMiEuYWdlbnRtZXNoLmFnZW50LnYxLkFwcHJvdmFsU3RhdGUSEwoLcmVzb2x2ZWRfYnkYBCABKAkSDwoHY29tbWVudBgFIAEoCRIdChVlZGl0ZWRfYXJndW1lbnRzX2pzb24YBiABKAkSIQoZYXBwcm92ZWRfYXJndW1lbnRzX3NoYTI1NhgHIAEoCSKUAQoRVG9vbENhbGxDb21wbGV0ZWQSDAoEdG9vbBgBIAEoCRIxCgdjb250ZW50GAIgAygLMiAuYWdlbnRtZXNoLmNvbW1vbi52MS5Db250ZW50UGFydBIXCg9zdHJ1Y3R1cmVkX2pzb24YAyABKAkSEAoIaXNfZXJyb3IYBCABKAgSEwoLZHVyYXRpb25fbXMYBSABKAMiQAoMVXNhZ2VVcGRhdGVkEjAKBXVzYWdlGAEgASgLMiEuYWdlbnRtZXNoLmNvbW1vbi52MS5Vc2FnZVN1bW1hcnkimwEKD01vZGVsQ2FsbEJvb2tlZBIQCghlbnRyeV9pZBgBIAEoCRI1CgdwdXJwb3NlGAIgASgOMiQuYWdlbnRtZXNoLmFnZW50LnYxLk1vZGVsQ2FsbFB1cnBvc2USLgoFdXNhZ2UYAyABKAsyHy5hZ2VudG1lc2guY29tbW9uLnYxLk1vZGVsVXNhZ2USDwoHYWJvcnRlZBgEIAEoCCKBAQoQQ29udGV4dENvbXBhY3RlZBIPCgdzdW1tYXJ5GAEgASgJEhAKCG1lc3NhZ2VzGAIgASgFEh0KFWZpcnN0X2tlcHRfbWVzc2FnZV9pZBgDIAEoCRIVCg10b2tlbnNfYmVmb3JlGAQgASgDEhQKDHRva2Vuc19hZnRlchgFIAEoAyI8ChJUb29sT3V0cHV0c0V2aWN0ZWQSEAoIY2FsbF9pZHMYASADKAkSFAoMdG9rZW5zX3NhdmVkGAIgASgDIi0KCUVzY2FsYXRlZBIOCgZyZWFzb24YASABKAkSEAoIcHJpb3JpdHkYAiABKAkivQEKBk5vdGljZRIOCgZyZWFzb24YASABKAkSDwoHbWVzc2FnZRgCIAEoCRI0CgVmYWN0cxgDIAMoCzIlLmFnZW50bWVzaC5hZ2VudC52MS5Ob3RpY2UuRmFjdHNFbnRyeRIuCgVyZXRyeRgEIAEoDjIfLmFnZW50bWVzaC5hZ2VudC52MS5SZXRyeUFkdmljZRosCgpGYWN0c0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEqVgoJUmV0ZW50aW9uEhkKFVJFVEVOVElPTl9VTlNQRUNJRklFRBAAEhUKEVJFVEVOVElPTl9EVVJBQkxFEAESFwoTUkVURU5USU9OX1RSQU5TSUVOVBACKn0KC1JldHJ5QWR2aWNlEhwKGFJFVFJZX0FEVklDRV9VTlNQRUNJRklFRBAAEhkKFVJFVFJZX0FEVklDRV9SRVRSWUlORxABEhoKFlJFVFJZX0FEVklDRV9FWEhBVVNURUQQAhIZChVSRVRSWV9BRFZJQ0VfVEVSTUlOQUwQAyqzAQoQTW9kZWxDYWxsUHVycG9zZRIiCh5NT0RFTF9DQUxMX1BVUlBPU0VfVU5TUEVDSUZJRUQQABIbChdNT0RFTF9DQUxMX1BVUlBPU0VfVFVSThABEh4KGk1PREVMX0NBTExfUFVSUE9TRV9TVU1NQVJZEAISHAoYTU9ERUxfQ0FMTF9QVVJQT1NFX1RJVExFEAMSIAocTU9ERUxfQ0FMTF9QVVJQT1NFX1NVQl9BR0VOVBAEYgZwcm90bzM", [file_agentmesh_agent_v1_approval, file_agentmesh_agent_v1_run, file_agentmesh_common_v1_content, file_agentmesh_common_v1_risk, file_agentmesh_common_v1_usage, file_google_protobuf_timestamp, file_google_rpc_status]);
+  fileDesc("CiRhZ2VudG1lc2gvYWdlbnQvdjEvYWdlbnRfZXZlbnQucHJvdG8SEmFnZW50bWVzaC5hZ2VudC52MSKHEAoKQWdlbnRFdmVudBIQCghldmVudF9pZBgBIAEoCRIOCgZydW5faWQYAiABKAkSCwoDc2VxGAMgASgDEhIKCnNlc3Npb25faWQYBCABKAkSEAoIYWdlbnRfaWQYBSABKAkSLwoLb2NjdXJyZWRfYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBHR5cGUYByABKAkSDwoHaXRlbV9pZBgIIAEoCRIWCg5wYXJlbnRfaXRlbV9pZBgJIAEoCRIwCglyZXRlbnRpb24YCiABKA4yHS5hZ2VudG1lc2guYWdlbnQudjEuUmV0ZW50aW9uEhcKD211c3RfdW5kZXJzdGFuZBgLIAEoCBIQCghwcmV2X3NlcRgMIAEoAxI1CgtydW5fc3RhcnRlZBgQIAEoCzIeLmFnZW50bWVzaC5hZ2VudC52MS5SdW5TdGFydGVkSAASOQoNcnVuX3N1c3BlbmRlZBgRIAEoCzIgLmFnZW50bWVzaC5hZ2VudC52MS5SdW5TdXNwZW5kZWRIABI1CgtydW5fcmVzdW1lZBgSIAEoCzIeLmFnZW50bWVzaC5hZ2VudC52MS5SdW5SZXN1bWVkSAASOQoNcnVuX2NvbXBsZXRlZBgTIAEoCzIgLmFnZW50bWVzaC5hZ2VudC52MS5SdW5Db21wbGV0ZWRIABIzCgpydW5fZmFpbGVkGBQgASgLMh0uYWdlbnRtZXNoLmFnZW50LnYxLlJ1bkZhaWxlZEgAEjkKDXJ1bl9jYW5jZWxsZWQYFSABKAsyIC5hZ2VudG1lc2guYWdlbnQudjEuUnVuQ2FuY2VsbGVkSAASOwoOaW5wdXRfYWNjZXB0ZWQYFiABKAsyIS5hZ2VudG1lc2guYWdlbnQudjEuSW5wdXRBY2NlcHRlZEgAEjcKDHN0ZXBfc3RhcnRlZBgYIAEoCzIfLmFnZW50bWVzaC5hZ2VudC52MS5TdGVwU3RhcnRlZEgAEjsKDnN0ZXBfY29tcGxldGVkGBkgASgLMiEuYWdlbnRtZXNoLmFnZW50LnYxLlN0ZXBDb21wbGV0ZWRIABI9Cg9tZXNzYWdlX3N0YXJ0ZWQYHCABKAsyIi5hZ2VudG1lc2guYWdlbnQudjEuTWVzc2FnZVN0YXJ0ZWRIABIzCgp0ZXh0X2RlbHRhGB0gASgLMh0uYWdlbnRtZXNoLmFnZW50LnYxLlRleHREZWx0YUgAEkEKEW1lc3NhZ2VfY29tcGxldGVkGB4gASgLMiQuYWdlbnRtZXNoLmFnZW50LnYxLk1lc3NhZ2VDb21wbGV0ZWRIABI7Cg5pdGVtX2Rpc2NhcmRlZBgfIAEoCzIhLmFnZW50bWVzaC5hZ2VudC52MS5JdGVtRGlzY2FyZGVkSAASPQoPcmVhc29uaW5nX2RlbHRhGCIgASgLMiIuYWdlbnRtZXNoLmFnZW50LnYxLlJlYXNvbmluZ0RlbHRhSAASRQoTcmVhc29uaW5nX2NvbXBsZXRlZBgjIAEoCzImLmFnZW50bWVzaC5hZ2VudC52MS5SZWFzb25pbmdDb21wbGV0ZWRIABJAChF0b29sX2NhbGxfc3RhcnRlZBgmIAEoCzIjLmFnZW50bWVzaC5hZ2VudC52MS5Ub29sQ2FsbFN0YXJ0ZWRIABJPChl0b29sX2NhbGxfYXJndW1lbnRzX2RlbHRhGCcgASgLMiouYWdlbnRtZXNoLmFnZW50LnYxLlRvb2xDYWxsQXJndW1lbnRzRGVsdGFIABJEChN0b29sX2NhbGxfcmVxdWVzdGVkGCggASgLMiUuYWdlbnRtZXNoLmFnZW50LnYxLlRvb2xDYWxsUmVxdWVzdGVkSAASQgoSdG9vbF9jYWxsX3Byb2dyZXNzGCkgASgLMiQuYWdlbnRtZXNoLmFnZW50LnYxLlRvb2xDYWxsUHJvZ3Jlc3NIABJEChN0b29sX2NhbGxfY29tcGxldGVkGCogASgLMiUuYWdlbnRtZXNoLmFnZW50LnYxLlRvb2xDYWxsQ29tcGxldGVkSAASQwoSYXBwcm92YWxfcmVxdWVzdGVkGC4gASgLMiUuYWdlbnRtZXNoLmFnZW50LnYxLkFwcHJvdmFsUmVxdWVzdGVkSAASQQoRYXBwcm92YWxfcmVzb2x2ZWQYLyABKAsyJC5hZ2VudG1lc2guYWdlbnQudjEuQXBwcm92YWxSZXNvbHZlZEgAEjkKDXVzYWdlX3VwZGF0ZWQYMiABKAsyIC5hZ2VudG1lc2guYWdlbnQudjEuVXNhZ2VVcGRhdGVkSAASQAoRbW9kZWxfY2FsbF9ib29rZWQYMyABKAsyIy5hZ2VudG1lc2guYWdlbnQudjEuTW9kZWxDYWxsQm9va2VkSAASQQoRY29udGV4dF9jb21wYWN0ZWQYNCABKAsyJC5hZ2VudG1lc2guYWdlbnQudjEuQ29udGV4dENvbXBhY3RlZEgAEkYKFHRvb2xfb3V0cHV0c19ldmljdGVkGDUgASgLMiYuYWdlbnRtZXNoLmFnZW50LnYxLlRvb2xPdXRwdXRzRXZpY3RlZEgAEiwKBm5vdGljZRg2IAEoCzIaLmFnZW50bWVzaC5hZ2VudC52MS5Ob3RpY2VIABIyCgllc2NhbGF0ZWQYNyABKAsyHS5hZ2VudG1lc2guYWdlbnQudjEuRXNjYWxhdGVkSABCCQoHcGF5bG9hZCJMCgpSdW5TdGFydGVkEhgKEGlucHV0X21lc3NhZ2VfaWQYASABKAkSFQoNYWdlbnRfdmVyc2lvbhgCIAEoBRINCgVtb2RlbBgDIAEoCSJBCgxSdW5TdXNwZW5kZWQSMQoIYXdhaXRpbmcYASADKAsyHy5hZ2VudG1lc2guYWdlbnQudjEuQXdhaXRlZEl0ZW0iLAoKUnVuUmVzdW1lZBINCgVjYXVzZRgBIAEoCRIPCgdhdHRlbXB0GAIgASgFIoMBCgxSdW5Db21wbGV0ZWQSLwoHb3V0Y29tZRgBIAEoDjIeLmFnZW50bWVzaC5hZ2VudC52MS5SdW5PdXRjb21lEhAKCHJlc3BvbnNlGAIgASgJEjAKBXVzYWdlGAMgASgLMiEuYWdlbnRtZXNoLmNvbW1vbi52MS5Vc2FnZVN1bW1hcnkikAEKCVJ1bkZhaWxlZBIhCgVlcnJvchgBIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzEi4KBXJldHJ5GAIgASgOMh8uYWdlbnRtZXNoLmFnZW50LnYxLlJldHJ5QWR2aWNlEjAKBXVzYWdlGAMgASgLMiEuYWdlbnRtZXNoLmNvbW1vbi52MS5Vc2FnZVN1bW1hcnkiTwoMUnVuQ2FuY2VsbGVkEg0KBWNhdXNlGAEgASgJEjAKBXVzYWdlGAIgASgLMiEuYWdlbnRtZXNoLmNvbW1vbi52MS5Vc2FnZVN1bW1hcnkiVAoNSW5wdXRBY2NlcHRlZBISCgptZXNzYWdlX2lkGAEgASgJEi8KBXBhcnRzGAIgAygLMiAuYWdlbnRtZXNoLmNvbW1vbi52MS5Db250ZW50UGFydCI8CgtTdGVwU3RhcnRlZBIMCgRzdGVwGAEgASgFEhAKCHByb3ZpZGVyGAIgASgJEg0KBW1vZGVsGAMgASgJImQKDVN0ZXBDb21wbGV0ZWQSDAoEc3RlcBgBIAEoBRIVCg1maW5pc2hfcmVhc29uGAIgASgJEi4KBXVzYWdlGAMgASgLMh8uYWdlbnRtZXNoLmNvbW1vbi52MS5Nb2RlbFVzYWdlIj8KDk1lc3NhZ2VTdGFydGVkEi0KBHJvbGUYASABKA4yHy5hZ2VudG1lc2guYWdlbnQudjEuTWVzc2FnZVJvbGUiKQoJVGV4dERlbHRhEg4KBm9mZnNldBgBIAEoAxIMCgR0ZXh0GAIgASgJIkMKEE1lc3NhZ2VDb21wbGV0ZWQSLwoFcGFydHMYASADKAsyIC5hZ2VudG1lc2guY29tbW9uLnYxLkNvbnRlbnRQYXJ0IiwKDUl0ZW1EaXNjYXJkZWQSDAoEc3RlcBgBIAEoBRINCgVjYXVzZRgCIAEoCSIuCg5SZWFzb25pbmdEZWx0YRIOCgZvZmZzZXQYASABKAMSDAoEdGV4dBgCIAEoCSIiChJSZWFzb25pbmdDb21wbGV0ZWQSDAoEdGV4dBgBIAEoCSIfCg9Ub29sQ2FsbFN0YXJ0ZWQSDAoEdG9vbBgBIAEoCSI/ChZUb29sQ2FsbEFyZ3VtZW50c0RlbHRhEg4KBm9mZnNldBgBIAEoAxIVCg1qc29uX2ZyYWdtZW50GAIgASgJIpoBChFUb29sQ2FsbFJlcXVlc3RlZBIMCgR0b29sGAEgASgJEhYKDmFyZ3VtZW50c19qc29uGAIgASgJEhgKEGFyZ3VtZW50c19zaGEyNTYYAyABKAkSLAoEcmlzaxgEIAEoDjIeLmFnZW50bWVzaC5jb21tb24udjEuUmlza0NsYXNzEhcKD2NsaWVudF9leGVjdXRlZBgFIAEoCCI1ChBUb29sQ2FsbFByb2dyZXNzEg8KB21lc3NhZ2UYASABKAkSEAoIZnJhY3Rpb24YAiABKAEi6gIKEUFwcHJvdmFsUmVxdWVzdGVkEhMKC2FwcHJvdmFsX2lkGAEgASgJEgwKBHRvb2wYAiABKAkSLgoEa2luZBgDIAEoDjIgLmFnZW50bWVzaC5hZ2VudC52MS5BcHByb3ZhbEtpbmQSFgoOYXJndW1lbnRzX2pzb24YBCABKAkSGAoQYXJndW1lbnRzX3NoYTI1NhgFIAEoCRIsCgRyaXNrGAYgASgOMh4uYWdlbnRtZXNoLmNvbW1vbi52MS5SaXNrQ2xhc3MSDgoGcmVhc29uGAcgASgJEj8KEWFsbG93ZWRfZGVjaXNpb25zGAggAygOMiQuYWdlbnRtZXNoLmFnZW50LnYxLkFwcHJvdmFsRGVjaXNpb24SIAoYcmVxdWlyZXNfb3RoZXJfcHJpbmNpcGFsGAkgASgIEi8KC2V4cGlyZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCLPAQoQQXBwcm92YWxSZXNvbHZlZBITCgthcHByb3ZhbF9pZBgBIAEoCRIMCgR0b29sGAIgASgJEjAKBXN0YXRlGAMgASgOMiEuYWdlbnRtZXNoLmFnZW50LnYxLkFwcHJvdmFsU3RhdGUSEwoLcmVzb2x2ZWRfYnkYBCABKAkSDwoHY29tbWVudBgFIAEoCRIdChVlZGl0ZWRfYXJndW1lbnRzX2pzb24YBiABKAkSIQoZYXBwcm92ZWRfYXJndW1lbnRzX3NoYTI1NhgHIAEoCSKUAQoRVG9vbENhbGxDb21wbGV0ZWQSDAoEdG9vbBgBIAEoCRIxCgdjb250ZW50GAIgAygLMiAuYWdlbnRtZXNoLmNvbW1vbi52MS5Db250ZW50UGFydBIXCg9zdHJ1Y3R1cmVkX2pzb24YAyABKAkSEAoIaXNfZXJyb3IYBCABKAgSEwoLZHVyYXRpb25fbXMYBSABKAMiQAoMVXNhZ2VVcGRhdGVkEjAKBXVzYWdlGAEgASgLMiEuYWdlbnRtZXNoLmNvbW1vbi52MS5Vc2FnZVN1bW1hcnkimwEKD01vZGVsQ2FsbEJvb2tlZBIQCghlbnRyeV9pZBgBIAEoCRI1CgdwdXJwb3NlGAIgASgOMiQuYWdlbnRtZXNoLmFnZW50LnYxLk1vZGVsQ2FsbFB1cnBvc2USLgoFdXNhZ2UYAyABKAsyHy5hZ2VudG1lc2guY29tbW9uLnYxLk1vZGVsVXNhZ2USDwoHYWJvcnRlZBgEIAEoCCKBAQoQQ29udGV4dENvbXBhY3RlZBIPCgdzdW1tYXJ5GAEgASgJEhAKCG1lc3NhZ2VzGAIgASgFEh0KFWZpcnN0X2tlcHRfbWVzc2FnZV9pZBgDIAEoCRIVCg10b2tlbnNfYmVmb3JlGAQgASgDEhQKDHRva2Vuc19hZnRlchgFIAEoAyI8ChJUb29sT3V0cHV0c0V2aWN0ZWQSEAoIY2FsbF9pZHMYASADKAkSFAoMdG9rZW5zX3NhdmVkGAIgASgDIi0KCUVzY2FsYXRlZBIOCgZyZWFzb24YASABKAkSEAoIcHJpb3JpdHkYAiABKAkivQEKBk5vdGljZRIOCgZyZWFzb24YASABKAkSDwoHbWVzc2FnZRgCIAEoCRI0CgVmYWN0cxgDIAMoCzIlLmFnZW50bWVzaC5hZ2VudC52MS5Ob3RpY2UuRmFjdHNFbnRyeRIuCgVyZXRyeRgEIAEoDjIfLmFnZW50bWVzaC5hZ2VudC52MS5SZXRyeUFkdmljZRosCgpGYWN0c0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEqVgoJUmV0ZW50aW9uEhkKFVJFVEVOVElPTl9VTlNQRUNJRklFRBAAEhUKEVJFVEVOVElPTl9EVVJBQkxFEAESFwoTUkVURU5USU9OX1RSQU5TSUVOVBACKn0KC1JldHJ5QWR2aWNlEhwKGFJFVFJZX0FEVklDRV9VTlNQRUNJRklFRBAAEhkKFVJFVFJZX0FEVklDRV9SRVRSWUlORxABEhoKFlJFVFJZX0FEVklDRV9FWEhBVVNURUQQAhIZChVSRVRSWV9BRFZJQ0VfVEVSTUlOQUwQAyqzAQoQTW9kZWxDYWxsUHVycG9zZRIiCh5NT0RFTF9DQUxMX1BVUlBPU0VfVU5TUEVDSUZJRUQQABIbChdNT0RFTF9DQUxMX1BVUlBPU0VfVFVSThABEh4KGk1PREVMX0NBTExfUFVSUE9TRV9TVU1NQVJZEAISHAoYTU9ERUxfQ0FMTF9QVVJQT1NFX1RJVExFEAMSIAocTU9ERUxfQ0FMTF9QVVJQT1NFX1NVQl9BR0VOVBAEYgZwcm90bzM", [file_agentmesh_agent_v1_approval, file_agentmesh_agent_v1_run, file_agentmesh_common_v1_content, file_agentmesh_common_v1_risk, file_agentmesh_common_v1_usage, file_google_protobuf_timestamp, file_google_rpc_status]);
 
 /**
  * One event of a run. The envelope alone lets a reader order, resume, filter and forward events whose payload it does not
@@ -175,6 +175,14 @@ export type AgentEvent = Message<"agentmesh.agent.v1.AgentEvent"> & {
      */
     value: RunCancelled;
     case: "runCancelled";
+  } | {
+    /**
+     * The run has taken in a message that was sent to it while it was at work; it is a part of the session from here on.
+     *
+     * @generated from field: agentmesh.agent.v1.InputAccepted input_accepted = 22;
+     */
+    value: InputAccepted;
+    case: "inputAccepted";
   } | {
     /**
      * A turn of the model began.
@@ -514,7 +522,7 @@ export const RunFailedSchema: GenMessage<RunFailed> = /*@__PURE__*/
  */
 export type RunCancelled = Message<"agentmesh.agent.v1.RunCancelled"> & {
   /**
-   * Who or what cancelled: "caller", "disconnect", "session_deleted" or "shutdown".
+   * Who or what cancelled: "caller", "disconnect", "interrupted", "session_deleted" or "shutdown".
    *
    * @generated from field: string cause = 1;
    */
@@ -534,6 +542,34 @@ export type RunCancelled = Message<"agentmesh.agent.v1.RunCancelled"> & {
  */
 export const RunCancelledSchema: GenMessage<RunCancelled> = /*@__PURE__*/
   messageDesc(file_agentmesh_agent_v1_agent_event, 6);
+
+/**
+ * The run has taken in a message of the user's.
+ *
+ * @generated from message agentmesh.agent.v1.InputAccepted
+ */
+export type InputAccepted = Message<"agentmesh.agent.v1.InputAccepted"> & {
+  /**
+   * The message, `msg_…`, as SendRunInput has told it.
+   *
+   * @generated from field: string message_id = 1;
+   */
+  messageId: string;
+
+  /**
+   * Its content, as the agent is shown it.
+   *
+   * @generated from field: repeated agentmesh.common.v1.ContentPart parts = 2;
+   */
+  parts: ContentPart[];
+};
+
+/**
+ * Describes the message agentmesh.agent.v1.InputAccepted.
+ * Use `create(InputAcceptedSchema)` to create a new message.
+ */
+export const InputAcceptedSchema: GenMessage<InputAccepted> = /*@__PURE__*/
+  messageDesc(file_agentmesh_agent_v1_agent_event, 7);
 
 /**
  * A turn of the model began.
@@ -568,7 +604,7 @@ export type StepStarted = Message<"agentmesh.agent.v1.StepStarted"> & {
  * Use `create(StepStartedSchema)` to create a new message.
  */
 export const StepStartedSchema: GenMessage<StepStarted> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 7);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 8);
 
 /**
  * A turn of the model ended; all its items are stored.
@@ -603,7 +639,7 @@ export type StepCompleted = Message<"agentmesh.agent.v1.StepCompleted"> & {
  * Use `create(StepCompletedSchema)` to create a new message.
  */
 export const StepCompletedSchema: GenMessage<StepCompleted> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 8);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 9);
 
 /**
  * A message began.
@@ -624,7 +660,7 @@ export type MessageStarted = Message<"agentmesh.agent.v1.MessageStarted"> & {
  * Use `create(MessageStartedSchema)` to create a new message.
  */
 export const MessageStartedSchema: GenMessage<MessageStarted> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 9);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 10);
 
 /**
  * A piece of a message's text.
@@ -652,7 +688,7 @@ export type TextDelta = Message<"agentmesh.agent.v1.TextDelta"> & {
  * Use `create(TextDeltaSchema)` to create a new message.
  */
 export const TextDeltaSchema: GenMessage<TextDelta> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 10);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 11);
 
 /**
  * A message is complete.
@@ -673,7 +709,7 @@ export type MessageCompleted = Message<"agentmesh.agent.v1.MessageCompleted"> & 
  * Use `create(MessageCompletedSchema)` to create a new message.
  */
 export const MessageCompletedSchema: GenMessage<MessageCompleted> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 11);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 12);
 
 /**
  * What was shown of an item is void: the model call broke off and was asked again, or the owner of the run died.
@@ -701,7 +737,7 @@ export type ItemDiscarded = Message<"agentmesh.agent.v1.ItemDiscarded"> & {
  * Use `create(ItemDiscardedSchema)` to create a new message.
  */
 export const ItemDiscardedSchema: GenMessage<ItemDiscarded> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 12);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 13);
 
 /**
  * A piece of the model's reasoning summary.
@@ -729,7 +765,7 @@ export type ReasoningDelta = Message<"agentmesh.agent.v1.ReasoningDelta"> & {
  * Use `create(ReasoningDeltaSchema)` to create a new message.
  */
 export const ReasoningDeltaSchema: GenMessage<ReasoningDelta> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 13);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 14);
 
 /**
  * A reasoning item is complete.
@@ -750,7 +786,7 @@ export type ReasoningCompleted = Message<"agentmesh.agent.v1.ReasoningCompleted"
  * Use `create(ReasoningCompletedSchema)` to create a new message.
  */
 export const ReasoningCompletedSchema: GenMessage<ReasoningCompleted> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 14);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 15);
 
 /**
  * The model began a tool call.
@@ -771,7 +807,7 @@ export type ToolCallStarted = Message<"agentmesh.agent.v1.ToolCallStarted"> & {
  * Use `create(ToolCallStartedSchema)` to create a new message.
  */
 export const ToolCallStartedSchema: GenMessage<ToolCallStarted> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 15);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 16);
 
 /**
  * A piece of a tool call's arguments.
@@ -799,7 +835,7 @@ export type ToolCallArgumentsDelta = Message<"agentmesh.agent.v1.ToolCallArgumen
  * Use `create(ToolCallArgumentsDeltaSchema)` to create a new message.
  */
 export const ToolCallArgumentsDeltaSchema: GenMessage<ToolCallArgumentsDelta> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 16);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 17);
 
 /**
  * A tool call is complete and about to be executed.
@@ -848,7 +884,7 @@ export type ToolCallRequested = Message<"agentmesh.agent.v1.ToolCallRequested"> 
  * Use `create(ToolCallRequestedSchema)` to create a new message.
  */
 export const ToolCallRequestedSchema: GenMessage<ToolCallRequested> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 17);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 18);
 
 /**
  * A tool reports progress.
@@ -876,7 +912,7 @@ export type ToolCallProgress = Message<"agentmesh.agent.v1.ToolCallProgress"> & 
  * Use `create(ToolCallProgressSchema)` to create a new message.
  */
 export const ToolCallProgressSchema: GenMessage<ToolCallProgress> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 18);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 19);
 
 /**
  * People are asked about a tool call.
@@ -960,7 +996,7 @@ export type ApprovalRequested = Message<"agentmesh.agent.v1.ApprovalRequested"> 
  * Use `create(ApprovalRequestedSchema)` to create a new message.
  */
 export const ApprovalRequestedSchema: GenMessage<ApprovalRequested> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 19);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 20);
 
 /**
  * An approval was decided, or has expired.
@@ -1023,7 +1059,7 @@ export type ApprovalResolved = Message<"agentmesh.agent.v1.ApprovalResolved"> & 
  * Use `create(ApprovalResolvedSchema)` to create a new message.
  */
 export const ApprovalResolvedSchema: GenMessage<ApprovalResolved> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 20);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 21);
 
 /**
  * The tool answered.
@@ -1072,7 +1108,7 @@ export type ToolCallCompleted = Message<"agentmesh.agent.v1.ToolCallCompleted"> 
  * Use `create(ToolCallCompletedSchema)` to create a new message.
  */
 export const ToolCallCompletedSchema: GenMessage<ToolCallCompleted> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 21);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 22);
 
 /**
  * Tokens used so far in this run.
@@ -1093,7 +1129,7 @@ export type UsageUpdated = Message<"agentmesh.agent.v1.UsageUpdated"> & {
  * Use `create(UsageUpdatedSchema)` to create a new message.
  */
 export const UsageUpdatedSchema: GenMessage<UsageUpdated> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 22);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 23);
 
 /**
  * One call of a model, as it was booked: one ledger entry.
@@ -1135,7 +1171,7 @@ export type ModelCallBooked = Message<"agentmesh.agent.v1.ModelCallBooked"> & {
  * Use `create(ModelCallBookedSchema)` to create a new message.
  */
 export const ModelCallBookedSchema: GenMessage<ModelCallBooked> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 23);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 24);
 
 /**
  * A part of the history was replaced by a summary in what the model sees.
@@ -1184,7 +1220,7 @@ export type ContextCompacted = Message<"agentmesh.agent.v1.ContextCompacted"> & 
  * Use `create(ContextCompactedSchema)` to create a new message.
  */
 export const ContextCompactedSchema: GenMessage<ContextCompacted> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 24);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 25);
 
 /**
  * Outputs of tools that the model has seen were replaced by placeholders.
@@ -1212,7 +1248,7 @@ export type ToolOutputsEvicted = Message<"agentmesh.agent.v1.ToolOutputsEvicted"
  * Use `create(ToolOutputsEvictedSchema)` to create a new message.
  */
 export const ToolOutputsEvictedSchema: GenMessage<ToolOutputsEvicted> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 25);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 26);
 
 /**
  * The agent asks for people.
@@ -1240,7 +1276,7 @@ export type Escalated = Message<"agentmesh.agent.v1.Escalated"> & {
  * Use `create(EscalatedSchema)` to create a new message.
  */
 export const EscalatedSchema: GenMessage<Escalated> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 26);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 27);
 
 /**
  * Something worth knowing that does not end the run.
@@ -1282,7 +1318,7 @@ export type Notice = Message<"agentmesh.agent.v1.Notice"> & {
  * Use `create(NoticeSchema)` to create a new message.
  */
 export const NoticeSchema: GenMessage<Notice> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_agent_event, 27);
+  messageDesc(file_agentmesh_agent_v1_agent_event, 28);
 
 /**
  * Whether an event is stored.

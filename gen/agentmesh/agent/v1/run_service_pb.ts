@@ -6,7 +6,7 @@ import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegen
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import type { AgentEvent } from "./agent_event_pb.ts";
 import { file_agentmesh_agent_v1_agent_event } from "./agent_event_pb.ts";
-import type { OpenItems } from "./chat_service_pb.ts";
+import type { OnBusy, OpenItems } from "./chat_service_pb.ts";
 import { file_agentmesh_agent_v1_chat_service } from "./chat_service_pb.ts";
 import type { ClientTool, ClientToolResult } from "./client_tool_pb.ts";
 import { file_agentmesh_agent_v1_client_tool } from "./client_tool_pb.ts";
@@ -29,7 +29,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file agentmesh/agent/v1/run_service.proto.
  */
 export const file_agentmesh_agent_v1_run_service: GenFile = /*@__PURE__*/
-  fileDesc("CiRhZ2VudG1lc2gvYWdlbnQvdjEvcnVuX3NlcnZpY2UucHJvdG8SEmFnZW50bWVzaC5hZ2VudC52MSKpAwoPU3RhcnRSdW5SZXF1ZXN0Eh8KB21lc3NhZ2UYASABKAlCDuBBArpICHIGEAEYoI0GEhwKCnNlc3Npb25faWQYAiABKAlCCLpIBXIDGIABEhoKCGFnZW50X2lkGAMgASgJQgi6SAVyAxiAARI/CgthdHRhY2htZW50cxgEIAMoCzIgLmFnZW50bWVzaC5jb21tb24udjEuQ29udGVudFBhcnRCCLpIBZIBAhAKEhwKCnJlcXVlc3RfaWQYBSABKAlCCLpIBXIDGIABEh0KC2VuZF91c2VyX2lkGAYgASgJQgi6SAVyAxiAARIoCgdjb250ZXh0GAcgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBI+CgxjbGllbnRfdG9vbHMYCSADKAsyHi5hZ2VudG1lc2guYWdlbnQudjEuQ2xpZW50VG9vbEIIukgFkgECECASEgoKYmFja2dyb3VuZBgKIAEoCBI/Cgp0aW1lX2xpbWl0GAsgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhC6SA2qAQoiBAiAowUyAggBIlUKEFN0YXJ0UnVuUmVzcG9uc2USJAoDcnVuGAEgASgLMhcuYWdlbnRtZXNoLmFnZW50LnYxLlJ1bhIbChNhcHBsaWVkX3Rocm91Z2hfc2VxGAIgASgDIi4KDUdldFJ1blJlcXVlc3QSHQoGcnVuX2lkGAEgASgJQg3gQQK6SAdyBRABGIABIjYKDkdldFJ1blJlc3BvbnNlEiQKA3J1bhgBIAEoCzIXLmFnZW50bWVzaC5hZ2VudC52MS5SdW4iowIKD0xpc3RSdW5zUmVxdWVzdBIaCglwYWdlX3NpemUYASABKAVCB7pIBBoCKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMYgBASHAoKc2Vzc2lvbl9pZBgDIAEoCUIIukgFcgMYgAESGgoIYWdlbnRfaWQYBCABKAlCCLpIBXIDGIABEjUKBXN0YXRlGAUgASgOMhwuYWdlbnRtZXNoLmFnZW50LnYxLlJ1blN0YXRlQgi6SAWCAQIQARIxCg1jcmVhdGVkX2FmdGVyGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIyCg5jcmVhdGVkX2JlZm9yZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiUgoQTGlzdFJ1bnNSZXNwb25zZRIlCgRydW5zGAEgAygLMhcuYWdlbnRtZXNoLmFnZW50LnYxLlJ1bhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiTwoQQ2FuY2VsUnVuUmVxdWVzdBIdCgZydW5faWQYASABKAlCDeBBArpIB3IFEAEYgAESHAoKcmVxdWVzdF9pZBgCIAEoCUIIukgFcgMYgAEiVgoRQ2FuY2VsUnVuUmVzcG9uc2USJAoDcnVuGAEgASgLMhcuYWdlbnRtZXNoLmFnZW50LnYxLlJ1bhIbChNhcHBsaWVkX3Rocm91Z2hfc2VxGAIgASgDIpgBChhTdWJtaXRUb29sUmVzdWx0c1JlcXVlc3QSHQoGcnVuX2lkGAEgASgJQg3gQQK6SAdyBRABGIABEj8KB3Jlc3VsdHMYAiADKAsyJC5hZ2VudG1lc2guYWdlbnQudjEuQ2xpZW50VG9vbFJlc3VsdEIIukgFkgECEEASHAoKcmVxdWVzdF9pZBgDIAEoCUIIukgFcgMYgAEiXgoZU3VibWl0VG9vbFJlc3VsdHNSZXNwb25zZRIkCgNydW4YASABKAsyFy5hZ2VudG1lc2guYWdlbnQudjEuUnVuEhsKE2FwcGxpZWRfdGhyb3VnaF9zZXEYAiABKAMiTgoPUmV0cnlSdW5SZXF1ZXN0Eh0KBnJ1bl9pZBgBIAEoCUIN4EECukgHcgUQARiAARIcCgpyZXF1ZXN0X2lkGAIgASgJQgi6SAVyAxiAASI4ChBSZXRyeVJ1blJlc3BvbnNlEiQKA3J1bhgBIAEoCzIXLmFnZW50bWVzaC5hZ2VudC52MS5SdW4iiwEKFExpc3RSdW5FdmVudHNSZXF1ZXN0Eh0KBnJ1bl9pZBgBIAEoCUIN4EECukgHcgUQARiAARIaCglwYWdlX3NpemUYAiABKAVCB7pIBBoCKAASHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMYgBASGgoJYWZ0ZXJfc2VxGAQgASgDQge6SAQiAigAIpMBChVMaXN0UnVuRXZlbnRzUmVzcG9uc2USLgoGZXZlbnRzGAEgAygLMh4uYWdlbnRtZXNoLmFnZW50LnYxLkFnZW50RXZlbnQSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJEjEKCHNuYXBzaG90GAMgASgLMh8uYWdlbnRtZXNoLmFnZW50LnYxLlJ1blNuYXBzaG90Ip0BChZTdHJlYW1SdW5FdmVudHNSZXF1ZXN0Eh0KBnJ1bl9pZBgBIAEoCUIN4EECukgHcgUQARiAARIaCglhZnRlcl9zZXEYAiABKANCB7pIBCICKAASEQoJbGl2ZV9vbmx5GAMgASgIEh0KBXR5cGVzGAQgAygJQg66SAuSAQgQMiIEcgIYQBIWCg5vbWl0X3RyYW5zaWVudBgFIAEoCCKkAgoXU3RyZWFtUnVuRXZlbnRzUmVzcG9uc2USMwoIc25hcHNob3QYASABKAsyHy5hZ2VudG1lc2guYWdlbnQudjEuUnVuU25hcHNob3RIABIvCgVldmVudBgCIAEoCzIeLmFnZW50bWVzaC5hZ2VudC52MS5BZ2VudEV2ZW50SAASMQoJY2F1Z2h0X3VwGAMgASgLMhwuYWdlbnRtZXNoLmFnZW50LnYxLkNhdWdodFVwSAASMgoJaGVhcnRiZWF0GAQgASgLMh0uYWdlbnRtZXNoLmFnZW50LnYxLkhlYXJ0YmVhdEgAEjMKCm9wZW5faXRlbXMYBSABKAsyHS5hZ2VudG1lc2guYWdlbnQudjEuT3Blbkl0ZW1zSABCBwoFZnJhbWUiowEKC1J1blNuYXBzaG90EiQKA3J1bhgBIAEoCzIXLmFnZW50bWVzaC5hZ2VudC52MS5SdW4SLQoIbWVzc2FnZXMYAiADKAsyGy5hZ2VudG1lc2guYWdlbnQudjEuTWVzc2FnZRIRCglhc19vZl9zZXEYAyABKAMSLAoHc2Vzc2lvbhgEIAEoCzIbLmFnZW50bWVzaC5hZ2VudC52MS5TZXNzaW9uIhcKCENhdWdodFVwEgsKA3NlcRgBIAEoAyI1CglIZWFydGJlYXQSKAoEdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiZQoWTGlzdERlYWRMZXR0ZXJzUmVxdWVzdBIaCglwYWdlX3NpemUYASABKAVCB7pIBBoCKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMYgBASEQoJb3Blbl9vbmx5GAMgASgIImgKF0xpc3REZWFkTGV0dGVyc1Jlc3BvbnNlEjQKDGRlYWRfbGV0dGVycxgBIAMoCzIeLmFnZW50bWVzaC5hZ2VudC52MS5EZWFkTGV0dGVyEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSLIAgoKRGVhZExldHRlchIOCgZydW5faWQYASABKAkSEgoKc2Vzc2lvbl9pZBgCIAEoCRIQCghhZ2VudF9pZBgDIAEoCRITCgtlbmRfdXNlcl9pZBgEIAEoCRIPCgdzdWJqZWN0GAUgASgJEg4KBnJlYXNvbhgGIAEoCRIPCgdtZXNzYWdlGAcgASgJEhAKCGF0dGVtcHRzGAggASgFEi4KCnF1ZXVlX3RpbWUYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi0KCWRlYWRfdGltZRgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASGgoScmVkcml2ZW5fYnlfcnVuX2lkGAsgASgJEjAKDHJlZHJpdmVfdGltZRgMIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiVwoYUmVkcml2ZURlYWRMZXR0ZXJSZXF1ZXN0Eh0KBnJ1bl9pZBgBIAEoCUIN4EECukgHcgUQARiAARIcCgpyZXF1ZXN0X2lkGAIgASgJQgi6SAVyAxiAASJBChlSZWRyaXZlRGVhZExldHRlclJlc3BvbnNlEiQKA3J1bhgBIAEoCzIXLmFnZW50bWVzaC5hZ2VudC52MS5SdW4yyAwKClJ1blNlcnZpY2USgAEKCFN0YXJ0UnVuEiMuYWdlbnRtZXNoLmFnZW50LnYxLlN0YXJ0UnVuUmVxdWVzdBokLmFnZW50bWVzaC5hZ2VudC52MS5TdGFydFJ1blJlc3BvbnNlIimKtRgOCgphZ2VudHM6cnVuEAGC0+STAhE6ASoiDC9hcGkvdjEvcnVucxKHAQoGR2V0UnVuEiEuYWdlbnRtZXNoLmFnZW50LnYxLkdldFJ1blJlcXVlc3QaIi5hZ2VudG1lc2guYWdlbnQudjEuR2V0UnVuUmVzcG9uc2UiNpACAYq1GA0KCXJ1bnM6cmVhZBABgtPkkwIcYgNydW4SFS9hcGkvdjEvcnVucy97cnVuX2lkfRJ/CghMaXN0UnVucxIjLmFnZW50bWVzaC5hZ2VudC52MS5MaXN0UnVuc1JlcXVlc3QaJC5hZ2VudG1lc2guYWdlbnQudjEuTGlzdFJ1bnNSZXNwb25zZSIokAIBirUYDQoJcnVuczpyZWFkEAGC0+STAg4SDC9hcGkvdjEvcnVucxKTAQoJQ2FuY2VsUnVuEiQuYWdlbnRtZXNoLmFnZW50LnYxLkNhbmNlbFJ1blJlcXVlc3QaJS5hZ2VudG1lc2guYWdlbnQudjEuQ2FuY2VsUnVuUmVzcG9uc2UiOYq1GA4KCnJ1bnM6d3JpdGUQAYLT5JMCIToBKiIcL2FwaS92MS9ydW5zL3tydW5faWR9OmNhbmNlbBK2AQoRU3VibWl0VG9vbFJlc3VsdHMSLC5hZ2VudG1lc2guYWdlbnQudjEuU3VibWl0VG9vbFJlc3VsdHNSZXF1ZXN0Gi0uYWdlbnRtZXNoLmFnZW50LnYxLlN1Ym1pdFRvb2xSZXN1bHRzUmVzcG9uc2UiRIq1GA4KCnJ1bnM6d3JpdGUQAYLT5JMCLDoBKiInL2FwaS92MS9ydW5zL3tydW5faWR9OnN1Ym1pdFRvb2xSZXN1bHRzEpQBCghSZXRyeVJ1bhIjLmFnZW50bWVzaC5hZ2VudC52MS5SZXRyeVJ1blJlcXVlc3QaJC5hZ2VudG1lc2guYWdlbnQudjEuUmV0cnlSdW5SZXNwb25zZSI9irUYDgoKcnVuczp3cml0ZRABgtPkkwIlOgEqYgNydW4iGy9hcGkvdjEvcnVucy97cnVuX2lkfTpyZXRyeRKeAQoNTGlzdFJ1bkV2ZW50cxIoLmFnZW50bWVzaC5hZ2VudC52MS5MaXN0UnVuRXZlbnRzUmVxdWVzdBopLmFnZW50bWVzaC5hZ2VudC52MS5MaXN0UnVuRXZlbnRzUmVzcG9uc2UiOJACAYq1GA0KCXJ1bnM6cmVhZBABgtPkkwIeEhwvYXBpL3YxL3J1bnMve3J1bl9pZH0vZXZlbnRzEs4BCg9TdHJlYW1SdW5FdmVudHMSKi5hZ2VudG1lc2guYWdlbnQudjEuU3RyZWFtUnVuRXZlbnRzUmVxdWVzdBorLmFnZW50bWVzaC5hZ2VudC52MS5TdHJlYW1SdW5FdmVudHNSZXNwb25zZSJgkAIBirUYDQoJcnVuczpyZWFkEAGStRgdCglldmVudC5zZXEaBWZyYW1lIglhZnRlcl9zZXGC0+STAiUSIy9hcGkvdjEvcnVucy97cnVuX2lkfS9ldmVudHM6c3RyZWFtMAESnAEKD0xpc3REZWFkTGV0dGVycxIqLmFnZW50bWVzaC5hZ2VudC52MS5MaXN0RGVhZExldHRlcnNSZXF1ZXN0GisuYWdlbnRtZXNoLmFnZW50LnYxLkxpc3REZWFkTGV0dGVyc1Jlc3BvbnNlIjCQAgGKtRgNCglydW5zOnJlYWQQAYLT5JMCFhIUL2FwaS92MS9kZWFkLWxldHRlcnMStAEKEVJlZHJpdmVEZWFkTGV0dGVyEiwuYWdlbnRtZXNoLmFnZW50LnYxLlJlZHJpdmVEZWFkTGV0dGVyUmVxdWVzdBotLmFnZW50bWVzaC5hZ2VudC52MS5SZWRyaXZlRGVhZExldHRlclJlc3BvbnNlIkKKtRgOCgpydW5zOndyaXRlEAGC0+STAio6ASoiJS9hcGkvdjEvZGVhZC1sZXR0ZXJzL3tydW5faWR9OnJlZHJpdmViBnByb3RvMw", [file_agentmesh_agent_v1_agent_event, file_agentmesh_agent_v1_chat_service, file_agentmesh_agent_v1_client_tool, file_agentmesh_agent_v1_run, file_agentmesh_agent_v1_session_service, file_agentmesh_common_v1_auth_option, file_agentmesh_common_v1_content, file_agentmesh_common_v1_sse_option, file_buf_validate_validate, file_google_api_annotations, file_google_api_field_behavior, file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp]);
+  fileDesc("CiRhZ2VudG1lc2gvYWdlbnQvdjEvcnVuX3NlcnZpY2UucHJvdG8SEmFnZW50bWVzaC5hZ2VudC52MSLgAwoPU3RhcnRSdW5SZXF1ZXN0Eh8KB21lc3NhZ2UYASABKAlCDuBBArpICHIGEAEYoI0GEhwKCnNlc3Npb25faWQYAiABKAlCCLpIBXIDGIABEhoKCGFnZW50X2lkGAMgASgJQgi6SAVyAxiAARI/CgthdHRhY2htZW50cxgEIAMoCzIgLmFnZW50bWVzaC5jb21tb24udjEuQ29udGVudFBhcnRCCLpIBZIBAhAKEhwKCnJlcXVlc3RfaWQYBSABKAlCCLpIBXIDGIABEh0KC2VuZF91c2VyX2lkGAYgASgJQgi6SAVyAxiAARIoCgdjb250ZXh0GAcgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBI1Cgdvbl9idXN5GAggASgOMhouYWdlbnRtZXNoLmFnZW50LnYxLk9uQnVzeUIIukgFggECEAESPgoMY2xpZW50X3Rvb2xzGAkgAygLMh4uYWdlbnRtZXNoLmFnZW50LnYxLkNsaWVudFRvb2xCCLpIBZIBAhAgEhIKCmJhY2tncm91bmQYCiABKAgSPwoKdGltZV9saW1pdBgLIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIQukgNqgEKIgQIgKMFMgIIASJvChBTdGFydFJ1blJlc3BvbnNlEiQKA3J1bhgBIAEoCzIXLmFnZW50bWVzaC5hZ2VudC52MS5SdW4SGwoTYXBwbGllZF90aHJvdWdoX3NlcRgCIAEoAxIYChBpbnB1dF9tZXNzYWdlX2lkGAMgASgJIi4KDUdldFJ1blJlcXVlc3QSHQoGcnVuX2lkGAEgASgJQg3gQQK6SAdyBRABGIABIjYKDkdldFJ1blJlc3BvbnNlEiQKA3J1bhgBIAEoCzIXLmFnZW50bWVzaC5hZ2VudC52MS5SdW4iowIKD0xpc3RSdW5zUmVxdWVzdBIaCglwYWdlX3NpemUYASABKAVCB7pIBBoCKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMYgBASHAoKc2Vzc2lvbl9pZBgDIAEoCUIIukgFcgMYgAESGgoIYWdlbnRfaWQYBCABKAlCCLpIBXIDGIABEjUKBXN0YXRlGAUgASgOMhwuYWdlbnRtZXNoLmFnZW50LnYxLlJ1blN0YXRlQgi6SAWCAQIQARIxCg1jcmVhdGVkX2FmdGVyGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIyCg5jcmVhdGVkX2JlZm9yZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiUgoQTGlzdFJ1bnNSZXNwb25zZRIlCgRydW5zGAEgAygLMhcuYWdlbnRtZXNoLmFnZW50LnYxLlJ1bhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiTwoQQ2FuY2VsUnVuUmVxdWVzdBIdCgZydW5faWQYASABKAlCDeBBArpIB3IFEAEYgAESHAoKcmVxdWVzdF9pZBgCIAEoCUIIukgFcgMYgAEiVgoRQ2FuY2VsUnVuUmVzcG9uc2USJAoDcnVuGAEgASgLMhcuYWdlbnRtZXNoLmFnZW50LnYxLlJ1bhIbChNhcHBsaWVkX3Rocm91Z2hfc2VxGAIgASgDIpgBChhTdWJtaXRUb29sUmVzdWx0c1JlcXVlc3QSHQoGcnVuX2lkGAEgASgJQg3gQQK6SAdyBRABGIABEj8KB3Jlc3VsdHMYAiADKAsyJC5hZ2VudG1lc2guYWdlbnQudjEuQ2xpZW50VG9vbFJlc3VsdEIIukgFkgECEEASHAoKcmVxdWVzdF9pZBgDIAEoCUIIukgFcgMYgAEiXgoZU3VibWl0VG9vbFJlc3VsdHNSZXNwb25zZRIkCgNydW4YASABKAsyFy5hZ2VudG1lc2guYWdlbnQudjEuUnVuEhsKE2FwcGxpZWRfdGhyb3VnaF9zZXEYAiABKAMiTgoPUmV0cnlSdW5SZXF1ZXN0Eh0KBnJ1bl9pZBgBIAEoCUIN4EECukgHcgUQARiAARIcCgpyZXF1ZXN0X2lkGAIgASgJQgi6SAVyAxiAASI4ChBSZXRyeVJ1blJlc3BvbnNlEiQKA3J1bhgBIAEoCzIXLmFnZW50bWVzaC5hZ2VudC52MS5SdW4itAEKE1NlbmRSdW5JbnB1dFJlcXVlc3QSHQoGcnVuX2lkGAEgASgJQg3gQQK6SAdyBRABGIABEh8KB21lc3NhZ2UYAiABKAlCDuBBArpICHIGEAEYoI0GEj8KC2F0dGFjaG1lbnRzGAMgAygLMiAuYWdlbnRtZXNoLmNvbW1vbi52MS5Db250ZW50UGFydEIIukgFkgECEAoSHAoKcmVxdWVzdF9pZBgEIAEoCUIIukgFcgMYgAEiUAoUU2VuZFJ1bklucHV0UmVzcG9uc2USJAoDcnVuGAEgASgLMhcuYWdlbnRtZXNoLmFnZW50LnYxLlJ1bhISCgptZXNzYWdlX2lkGAIgASgJIosBChRMaXN0UnVuRXZlbnRzUmVxdWVzdBIdCgZydW5faWQYASABKAlCDeBBArpIB3IFEAEYgAESGgoJcGFnZV9zaXplGAIgASgFQge6SAQaAigAEhwKCnBhZ2VfdG9rZW4YAyABKAlCCLpIBXIDGIAQEhoKCWFmdGVyX3NlcRgEIAEoA0IHukgEIgIoACKTAQoVTGlzdFJ1bkV2ZW50c1Jlc3BvbnNlEi4KBmV2ZW50cxgBIAMoCzIeLmFnZW50bWVzaC5hZ2VudC52MS5BZ2VudEV2ZW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCRIxCghzbmFwc2hvdBgDIAEoCzIfLmFnZW50bWVzaC5hZ2VudC52MS5SdW5TbmFwc2hvdCKdAQoWU3RyZWFtUnVuRXZlbnRzUmVxdWVzdBIdCgZydW5faWQYASABKAlCDeBBArpIB3IFEAEYgAESGgoJYWZ0ZXJfc2VxGAIgASgDQge6SAQiAigAEhEKCWxpdmVfb25seRgDIAEoCBIdCgV0eXBlcxgEIAMoCUIOukgLkgEIEDIiBHICGEASFgoOb21pdF90cmFuc2llbnQYBSABKAgipAIKF1N0cmVhbVJ1bkV2ZW50c1Jlc3BvbnNlEjMKCHNuYXBzaG90GAEgASgLMh8uYWdlbnRtZXNoLmFnZW50LnYxLlJ1blNuYXBzaG90SAASLwoFZXZlbnQYAiABKAsyHi5hZ2VudG1lc2guYWdlbnQudjEuQWdlbnRFdmVudEgAEjEKCWNhdWdodF91cBgDIAEoCzIcLmFnZW50bWVzaC5hZ2VudC52MS5DYXVnaHRVcEgAEjIKCWhlYXJ0YmVhdBgEIAEoCzIdLmFnZW50bWVzaC5hZ2VudC52MS5IZWFydGJlYXRIABIzCgpvcGVuX2l0ZW1zGAUgASgLMh0uYWdlbnRtZXNoLmFnZW50LnYxLk9wZW5JdGVtc0gAQgcKBWZyYW1lIqMBCgtSdW5TbmFwc2hvdBIkCgNydW4YASABKAsyFy5hZ2VudG1lc2guYWdlbnQudjEuUnVuEi0KCG1lc3NhZ2VzGAIgAygLMhsuYWdlbnRtZXNoLmFnZW50LnYxLk1lc3NhZ2USEQoJYXNfb2Zfc2VxGAMgASgDEiwKB3Nlc3Npb24YBCABKAsyGy5hZ2VudG1lc2guYWdlbnQudjEuU2Vzc2lvbiIXCghDYXVnaHRVcBILCgNzZXEYASABKAMiNQoJSGVhcnRiZWF0EigKBHRpbWUYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wImUKFkxpc3REZWFkTGV0dGVyc1JlcXVlc3QSGgoJcGFnZV9zaXplGAEgASgFQge6SAQaAigAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGIAQEhEKCW9wZW5fb25seRgDIAEoCCJoChdMaXN0RGVhZExldHRlcnNSZXNwb25zZRI0CgxkZWFkX2xldHRlcnMYASADKAsyHi5hZ2VudG1lc2guYWdlbnQudjEuRGVhZExldHRlchIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiyAIKCkRlYWRMZXR0ZXISDgoGcnVuX2lkGAEgASgJEhIKCnNlc3Npb25faWQYAiABKAkSEAoIYWdlbnRfaWQYAyABKAkSEwoLZW5kX3VzZXJfaWQYBCABKAkSDwoHc3ViamVjdBgFIAEoCRIOCgZyZWFzb24YBiABKAkSDwoHbWVzc2FnZRgHIAEoCRIQCghhdHRlbXB0cxgIIAEoBRIuCgpxdWV1ZV90aW1lGAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBItCglkZWFkX3RpbWUYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhoKEnJlZHJpdmVuX2J5X3J1bl9pZBgLIAEoCRIwCgxyZWRyaXZlX3RpbWUYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIlcKGFJlZHJpdmVEZWFkTGV0dGVyUmVxdWVzdBIdCgZydW5faWQYASABKAlCDeBBArpIB3IFEAEYgAESHAoKcmVxdWVzdF9pZBgCIAEoCUIIukgFcgMYgAEiQQoZUmVkcml2ZURlYWRMZXR0ZXJSZXNwb25zZRIkCgNydW4YASABKAsyFy5hZ2VudG1lc2guYWdlbnQudjEuUnVuMuoNCgpSdW5TZXJ2aWNlEoABCghTdGFydFJ1bhIjLmFnZW50bWVzaC5hZ2VudC52MS5TdGFydFJ1blJlcXVlc3QaJC5hZ2VudG1lc2guYWdlbnQudjEuU3RhcnRSdW5SZXNwb25zZSIpirUYDgoKYWdlbnRzOnJ1bhABgtPkkwIROgEqIgwvYXBpL3YxL3J1bnMShwEKBkdldFJ1bhIhLmFnZW50bWVzaC5hZ2VudC52MS5HZXRSdW5SZXF1ZXN0GiIuYWdlbnRtZXNoLmFnZW50LnYxLkdldFJ1blJlc3BvbnNlIjaQAgGKtRgNCglydW5zOnJlYWQQAYLT5JMCHGIDcnVuEhUvYXBpL3YxL3J1bnMve3J1bl9pZH0SfwoITGlzdFJ1bnMSIy5hZ2VudG1lc2guYWdlbnQudjEuTGlzdFJ1bnNSZXF1ZXN0GiQuYWdlbnRtZXNoLmFnZW50LnYxLkxpc3RSdW5zUmVzcG9uc2UiKJACAYq1GA0KCXJ1bnM6cmVhZBABgtPkkwIOEgwvYXBpL3YxL3J1bnMSkwEKCUNhbmNlbFJ1bhIkLmFnZW50bWVzaC5hZ2VudC52MS5DYW5jZWxSdW5SZXF1ZXN0GiUuYWdlbnRtZXNoLmFnZW50LnYxLkNhbmNlbFJ1blJlc3BvbnNlIjmKtRgOCgpydW5zOndyaXRlEAGC0+STAiE6ASoiHC9hcGkvdjEvcnVucy97cnVuX2lkfTpjYW5jZWwStgEKEVN1Ym1pdFRvb2xSZXN1bHRzEiwuYWdlbnRtZXNoLmFnZW50LnYxLlN1Ym1pdFRvb2xSZXN1bHRzUmVxdWVzdBotLmFnZW50bWVzaC5hZ2VudC52MS5TdWJtaXRUb29sUmVzdWx0c1Jlc3BvbnNlIkSKtRgOCgpydW5zOndyaXRlEAGC0+STAiw6ASoiJy9hcGkvdjEvcnVucy97cnVuX2lkfTpzdWJtaXRUb29sUmVzdWx0cxKUAQoIUmV0cnlSdW4SIy5hZ2VudG1lc2guYWdlbnQudjEuUmV0cnlSdW5SZXF1ZXN0GiQuYWdlbnRtZXNoLmFnZW50LnYxLlJldHJ5UnVuUmVzcG9uc2UiPYq1GA4KCnJ1bnM6d3JpdGUQAYLT5JMCJToBKmIDcnVuIhsvYXBpL3YxL3J1bnMve3J1bl9pZH06cmV0cnkSnwEKDFNlbmRSdW5JbnB1dBInLmFnZW50bWVzaC5hZ2VudC52MS5TZW5kUnVuSW5wdXRSZXF1ZXN0GiguYWdlbnRtZXNoLmFnZW50LnYxLlNlbmRSdW5JbnB1dFJlc3BvbnNlIjyKtRgOCgpydW5zOndyaXRlEAGC0+STAiQ6ASoiHy9hcGkvdjEvcnVucy97cnVuX2lkfTpzZW5kSW5wdXQSngEKDUxpc3RSdW5FdmVudHMSKC5hZ2VudG1lc2guYWdlbnQudjEuTGlzdFJ1bkV2ZW50c1JlcXVlc3QaKS5hZ2VudG1lc2guYWdlbnQudjEuTGlzdFJ1bkV2ZW50c1Jlc3BvbnNlIjiQAgGKtRgNCglydW5zOnJlYWQQAYLT5JMCHhIcL2FwaS92MS9ydW5zL3tydW5faWR9L2V2ZW50cxLOAQoPU3RyZWFtUnVuRXZlbnRzEiouYWdlbnRtZXNoLmFnZW50LnYxLlN0cmVhbVJ1bkV2ZW50c1JlcXVlc3QaKy5hZ2VudG1lc2guYWdlbnQudjEuU3RyZWFtUnVuRXZlbnRzUmVzcG9uc2UiYJACAYq1GA0KCXJ1bnM6cmVhZBABkrUYHQoJZXZlbnQuc2VxGgVmcmFtZSIJYWZ0ZXJfc2VxgtPkkwIlEiMvYXBpL3YxL3J1bnMve3J1bl9pZH0vZXZlbnRzOnN0cmVhbTABEpwBCg9MaXN0RGVhZExldHRlcnMSKi5hZ2VudG1lc2guYWdlbnQudjEuTGlzdERlYWRMZXR0ZXJzUmVxdWVzdBorLmFnZW50bWVzaC5hZ2VudC52MS5MaXN0RGVhZExldHRlcnNSZXNwb25zZSIwkAIBirUYDQoJcnVuczpyZWFkEAGC0+STAhYSFC9hcGkvdjEvZGVhZC1sZXR0ZXJzErQBChFSZWRyaXZlRGVhZExldHRlchIsLmFnZW50bWVzaC5hZ2VudC52MS5SZWRyaXZlRGVhZExldHRlclJlcXVlc3QaLS5hZ2VudG1lc2guYWdlbnQudjEuUmVkcml2ZURlYWRMZXR0ZXJSZXNwb25zZSJCirUYDgoKcnVuczp3cml0ZRABgtPkkwIqOgEqIiUvYXBpL3YxL2RlYWQtbGV0dGVycy97cnVuX2lkfTpyZWRyaXZlYgZwcm90bzM", [file_agentmesh_agent_v1_agent_event, file_agentmesh_agent_v1_chat_service, file_agentmesh_agent_v1_client_tool, file_agentmesh_agent_v1_run, file_agentmesh_agent_v1_session_service, file_agentmesh_common_v1_auth_option, file_agentmesh_common_v1_content, file_agentmesh_common_v1_sse_option, file_buf_validate_validate, file_google_api_annotations, file_google_api_field_behavior, file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp]);
 
 /**
  * What a run shall do.
@@ -87,6 +87,13 @@ export type StartRunRequest = Message<"agentmesh.agent.v1.StartRunRequest"> & {
   context?: JsonObject | undefined;
 
   /**
+   * What to do when the session has a run in progress.
+   *
+   * @generated from field: agentmesh.agent.v1.OnBusy on_busy = 8;
+   */
+  onBusy: OnBusy;
+
+  /**
    * Tools that the caller executes itself; 32 at most.
    *
    * @generated from field: repeated agentmesh.agent.v1.ClientTool client_tools = 9;
@@ -135,6 +142,13 @@ export type StartRunResponse = Message<"agentmesh.agent.v1.StartRunResponse"> & 
    * @generated from field: int64 applied_through_seq = 2;
    */
   appliedThroughSeq: bigint;
+
+  /**
+   * With ON_BUSY_STEER, where the message joined a run that was at work, which `run` is then: the message, `msg_…`.
+   *
+   * @generated from field: string input_message_id = 3;
+   */
+  inputMessageId: string;
 };
 
 /**
@@ -446,6 +460,76 @@ export const RetryRunResponseSchema: GenMessage<RetryRunResponse> = /*@__PURE__*
   messageDesc(file_agentmesh_agent_v1_run_service, 11);
 
 /**
+ * What to send to which run.
+ *
+ * @generated from message agentmesh.agent.v1.SendRunInputRequest
+ */
+export type SendRunInputRequest = Message<"agentmesh.agent.v1.SendRunInputRequest"> & {
+  /**
+   * The run, `run_…`.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+
+  /**
+   * The user's text, 1 to 100 000 characters; tiers may allow less.
+   *
+   * @generated from field: string message = 2;
+   */
+  message: string;
+
+  /**
+   * Images that belong to the message; 10 at most.
+   *
+   * @generated from field: repeated agentmesh.common.v1.ContentPart attachments = 3;
+   */
+  attachments: ContentPart[];
+
+  /**
+   * Key for safe retries, 1 to 128 characters.
+   *
+   * @generated from field: string request_id = 4;
+   */
+  requestId: string;
+};
+
+/**
+ * Describes the message agentmesh.agent.v1.SendRunInputRequest.
+ * Use `create(SendRunInputRequestSchema)` to create a new message.
+ */
+export const SendRunInputRequestSchema: GenMessage<SendRunInputRequest> = /*@__PURE__*/
+  messageDesc(file_agentmesh_agent_v1_run_service, 12);
+
+/**
+ * The message is stored.
+ *
+ * @generated from message agentmesh.agent.v1.SendRunInputResponse
+ */
+export type SendRunInputResponse = Message<"agentmesh.agent.v1.SendRunInputResponse"> & {
+  /**
+   * The run.
+   *
+   * @generated from field: agentmesh.agent.v1.Run run = 1;
+   */
+  run?: Run | undefined;
+
+  /**
+   * The message, `msg_…`: the id that `input_accepted` and the session will show.
+   *
+   * @generated from field: string message_id = 2;
+   */
+  messageId: string;
+};
+
+/**
+ * Describes the message agentmesh.agent.v1.SendRunInputResponse.
+ * Use `create(SendRunInputResponseSchema)` to create a new message.
+ */
+export const SendRunInputResponseSchema: GenMessage<SendRunInputResponse> = /*@__PURE__*/
+  messageDesc(file_agentmesh_agent_v1_run_service, 13);
+
+/**
  * Which events.
  *
  * @generated from message agentmesh.agent.v1.ListRunEventsRequest
@@ -485,7 +569,7 @@ export type ListRunEventsRequest = Message<"agentmesh.agent.v1.ListRunEventsRequ
  * Use `create(ListRunEventsRequestSchema)` to create a new message.
  */
 export const ListRunEventsRequestSchema: GenMessage<ListRunEventsRequest> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_run_service, 12);
+  messageDesc(file_agentmesh_agent_v1_run_service, 14);
 
 /**
  * A page of durable events.
@@ -520,7 +604,7 @@ export type ListRunEventsResponse = Message<"agentmesh.agent.v1.ListRunEventsRes
  * Use `create(ListRunEventsResponseSchema)` to create a new message.
  */
 export const ListRunEventsResponseSchema: GenMessage<ListRunEventsResponse> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_run_service, 13);
+  messageDesc(file_agentmesh_agent_v1_run_service, 15);
 
 /**
  * Which events, and from where.
@@ -569,7 +653,7 @@ export type StreamRunEventsRequest = Message<"agentmesh.agent.v1.StreamRunEvents
  * Use `create(StreamRunEventsRequestSchema)` to create a new message.
  */
 export const StreamRunEventsRequestSchema: GenMessage<StreamRunEventsRequest> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_run_service, 14);
+  messageDesc(file_agentmesh_agent_v1_run_service, 16);
 
 /**
  * One frame of an event stream. Control frames are not part of the log.
@@ -630,7 +714,7 @@ export type StreamRunEventsResponse = Message<"agentmesh.agent.v1.StreamRunEvent
  * Use `create(StreamRunEventsResponseSchema)` to create a new message.
  */
 export const StreamRunEventsResponseSchema: GenMessage<StreamRunEventsResponse> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_run_service, 15);
+  messageDesc(file_agentmesh_agent_v1_run_service, 17);
 
 /**
  * State of a run, for a reader whose cursor is older than what is kept.
@@ -672,7 +756,7 @@ export type RunSnapshot = Message<"agentmesh.agent.v1.RunSnapshot"> & {
  * Use `create(RunSnapshotSchema)` to create a new message.
  */
 export const RunSnapshotSchema: GenMessage<RunSnapshot> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_run_service, 16);
+  messageDesc(file_agentmesh_agent_v1_run_service, 18);
 
 /**
  * The replay is over.
@@ -693,7 +777,7 @@ export type CaughtUp = Message<"agentmesh.agent.v1.CaughtUp"> & {
  * Use `create(CaughtUpSchema)` to create a new message.
  */
 export const CaughtUpSchema: GenMessage<CaughtUp> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_run_service, 17);
+  messageDesc(file_agentmesh_agent_v1_run_service, 19);
 
 /**
  * A sign of life.
@@ -714,7 +798,7 @@ export type Heartbeat = Message<"agentmesh.agent.v1.Heartbeat"> & {
  * Use `create(HeartbeatSchema)` to create a new message.
  */
 export const HeartbeatSchema: GenMessage<Heartbeat> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_run_service, 18);
+  messageDesc(file_agentmesh_agent_v1_run_service, 20);
 
 /**
  * Which dead letters.
@@ -749,7 +833,7 @@ export type ListDeadLettersRequest = Message<"agentmesh.agent.v1.ListDeadLetters
  * Use `create(ListDeadLettersRequestSchema)` to create a new message.
  */
 export const ListDeadLettersRequestSchema: GenMessage<ListDeadLettersRequest> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_run_service, 19);
+  messageDesc(file_agentmesh_agent_v1_run_service, 21);
 
 /**
  * A page of dead letters.
@@ -777,7 +861,7 @@ export type ListDeadLettersResponse = Message<"agentmesh.agent.v1.ListDeadLetter
  * Use `create(ListDeadLettersResponseSchema)` to create a new message.
  */
 export const ListDeadLettersResponseSchema: GenMessage<ListDeadLettersResponse> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_run_service, 20);
+  messageDesc(file_agentmesh_agent_v1_run_service, 22);
 
 /**
  * Queued work that was given up. Its run has failed with RUN_POISONED.
@@ -875,7 +959,7 @@ export type DeadLetter = Message<"agentmesh.agent.v1.DeadLetter"> & {
  * Use `create(DeadLetterSchema)` to create a new message.
  */
 export const DeadLetterSchema: GenMessage<DeadLetter> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_run_service, 21);
+  messageDesc(file_agentmesh_agent_v1_run_service, 23);
 
 /**
  * Which dead letter.
@@ -903,7 +987,7 @@ export type RedriveDeadLetterRequest = Message<"agentmesh.agent.v1.RedriveDeadLe
  * Use `create(RedriveDeadLetterRequestSchema)` to create a new message.
  */
 export const RedriveDeadLetterRequestSchema: GenMessage<RedriveDeadLetterRequest> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_run_service, 22);
+  messageDesc(file_agentmesh_agent_v1_run_service, 24);
 
 /**
  * The run that does the work again.
@@ -924,7 +1008,7 @@ export type RedriveDeadLetterResponse = Message<"agentmesh.agent.v1.RedriveDeadL
  * Use `create(RedriveDeadLetterResponseSchema)` to create a new message.
  */
 export const RedriveDeadLetterResponseSchema: GenMessage<RedriveDeadLetterResponse> = /*@__PURE__*/
-  messageDesc(file_agentmesh_agent_v1_run_service, 23);
+  messageDesc(file_agentmesh_agent_v1_run_service, 25);
 
 /**
  * Runs: the work behind chat turns, and its events.
@@ -995,6 +1079,18 @@ export const RunService: GenService<{
     methodKind: "unary";
     input: typeof RetryRunRequestSchema;
     output: typeof RetryRunResponseSchema;
+  },
+  /**
+   * Sends a message to a run that is at work. It is stored at once and taken in before the model's next turn, behind what
+   * the run has done by then: `input_accepted` tells when. A run does not complete while one waits; one that fails or is
+   * cancelled leaves it in its session. RUN_NOT_ACTIVE when the run has ended or has not begun.
+   *
+   * @generated from rpc agentmesh.agent.v1.RunService.SendRunInput
+   */
+  sendRunInput: {
+    methodKind: "unary";
+    input: typeof SendRunInputRequestSchema;
+    output: typeof SendRunInputResponseSchema;
   },
   /**
    * Lists the durable events of a run, oldest first.

@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file agentmesh/agent/v1/run_tail_service.proto.
  */
 export const file_agentmesh_agent_v1_run_tail_service: GenFile = /*@__PURE__*/
-  fileDesc("CilhZ2VudG1lc2gvYWdlbnQvdjEvcnVuX3RhaWxfc2VydmljZS5wcm90bxISYWdlbnRtZXNoLmFnZW50LnYxIiwKDlRhaWxSdW5SZXF1ZXN0EhoKBnJ1bl9pZBgBIAEoCUIKukgHcgUQARiAASKAAQoPVGFpbFJ1blJlc3BvbnNlEjMKCm9wZW5faXRlbXMYASABKAsyHS5hZ2VudG1lc2guYWdlbnQudjEuT3Blbkl0ZW1zSAASLwoFZXZlbnQYAiABKAsyHi5hZ2VudG1lc2guYWdlbnQudjEuQWdlbnRFdmVudEgAQgcKBWZyYW1lImkKFUNhbmNlbE93bmVkUnVuUmVxdWVzdBIaCgZydW5faWQYASABKAlCCrpIB3IFEAEYgAESFgoFY2F1c2UYAiABKAlCB7pIBHICGEASHAoKcmVxdWVzdF9pZBgDIAEoCUIIukgFcgMYgAEiLgoWQ2FuY2VsT3duZWRSdW5SZXNwb25zZRIUCgx0ZXJtaW5hbF9zZXEYASABKAMynwIKDlJ1blRhaWxTZXJ2aWNlEnMKB1RhaWxSdW4SIi5hZ2VudG1lc2guYWdlbnQudjEuVGFpbFJ1blJlcXVlc3QaIy5hZ2VudG1lc2guYWdlbnQudjEuVGFpbFJ1blJlc3BvbnNlIh2KtRgZCglydW5zOnJlYWQKCmFnZW50czpydW4QAjABEpcBCg5DYW5jZWxPd25lZFJ1bhIpLmFnZW50bWVzaC5hZ2VudC52MS5DYW5jZWxPd25lZFJ1blJlcXVlc3QaKi5hZ2VudG1lc2guYWdlbnQudjEuQ2FuY2VsT3duZWRSdW5SZXNwb25zZSIuirUYKgoKcnVuczp3cml0ZQoKYWdlbnRzOnJ1bgoOc2Vzc2lvbnM6d3JpdGUQAmIGcHJvdG8z", [file_agentmesh_agent_v1_agent_event, file_agentmesh_agent_v1_chat_service, file_agentmesh_common_v1_auth_option, file_buf_validate_validate]);
+  fileDesc("CilhZ2VudG1lc2gvYWdlbnQvdjEvcnVuX3RhaWxfc2VydmljZS5wcm90bxISYWdlbnRtZXNoLmFnZW50LnYxIiwKDlRhaWxSdW5SZXF1ZXN0EhoKBnJ1bl9pZBgBIAEoCUIKukgHcgUQARiAASKAAQoPVGFpbFJ1blJlc3BvbnNlEjMKCm9wZW5faXRlbXMYASABKAsyHS5hZ2VudG1lc2guYWdlbnQudjEuT3Blbkl0ZW1zSAASLwoFZXZlbnQYAiABKAsyHi5hZ2VudG1lc2guYWdlbnQudjEuQWdlbnRFdmVudEgAQgcKBWZyYW1lImkKFUNhbmNlbE93bmVkUnVuUmVxdWVzdBIaCgZydW5faWQYASABKAlCCrpIB3IFEAEYgAESFgoFY2F1c2UYAiABKAlCB7pIBHICGEASHAoKcmVxdWVzdF9pZBgDIAEoCUIIukgFcgMYgAEiLgoWQ2FuY2VsT3duZWRSdW5SZXNwb25zZRIUCgx0ZXJtaW5hbF9zZXEYASABKAMiUAoUTnVkZ2VPd25lZFJ1blJlcXVlc3QSGgoGcnVuX2lkGAEgASgJQgq6SAdyBRABGIABEhwKCnJlcXVlc3RfaWQYAiABKAlCCLpIBXIDGIABIhcKFU51ZGdlT3duZWRSdW5SZXNwb25zZTKmAwoOUnVuVGFpbFNlcnZpY2UScwoHVGFpbFJ1bhIiLmFnZW50bWVzaC5hZ2VudC52MS5UYWlsUnVuUmVxdWVzdBojLmFnZW50bWVzaC5hZ2VudC52MS5UYWlsUnVuUmVzcG9uc2UiHYq1GBkKCXJ1bnM6cmVhZAoKYWdlbnRzOnJ1bhACMAESlwEKDkNhbmNlbE93bmVkUnVuEikuYWdlbnRtZXNoLmFnZW50LnYxLkNhbmNlbE93bmVkUnVuUmVxdWVzdBoqLmFnZW50bWVzaC5hZ2VudC52MS5DYW5jZWxPd25lZFJ1blJlc3BvbnNlIi6KtRgqCgpydW5zOndyaXRlCgphZ2VudHM6cnVuCg5zZXNzaW9uczp3cml0ZRACEoQBCg1OdWRnZU93bmVkUnVuEiguYWdlbnRtZXNoLmFnZW50LnYxLk51ZGdlT3duZWRSdW5SZXF1ZXN0GikuYWdlbnRtZXNoLmFnZW50LnYxLk51ZGdlT3duZWRSdW5SZXNwb25zZSIeirUYGgoKcnVuczp3cml0ZQoKYWdlbnRzOnJ1bhACYgZwcm90bzM", [file_agentmesh_agent_v1_agent_event, file_agentmesh_agent_v1_chat_service, file_agentmesh_common_v1_auth_option, file_buf_validate_validate]);
 
 /**
  * Which run to tail.
@@ -133,6 +133,49 @@ export const CancelOwnedRunResponseSchema: GenMessage<CancelOwnedRunResponse> = 
   messageDesc(file_agentmesh_agent_v1_run_tail_service, 3);
 
 /**
+ * Which run a message was sent to.
+ *
+ * @generated from message agentmesh.agent.v1.NudgeOwnedRunRequest
+ */
+export type NudgeOwnedRunRequest = Message<"agentmesh.agent.v1.NudgeOwnedRunRequest"> & {
+  /**
+   * `run_…`.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+
+  /**
+   * Key for safe retries; nudging twice is harmless in any case.
+   *
+   * @generated from field: string request_id = 2;
+   */
+  requestId: string;
+};
+
+/**
+ * Describes the message agentmesh.agent.v1.NudgeOwnedRunRequest.
+ * Use `create(NudgeOwnedRunRequestSchema)` to create a new message.
+ */
+export const NudgeOwnedRunRequestSchema: GenMessage<NudgeOwnedRunRequest> = /*@__PURE__*/
+  messageDesc(file_agentmesh_agent_v1_run_tail_service, 4);
+
+/**
+ * The owner knows.
+ *
+ * @generated from message agentmesh.agent.v1.NudgeOwnedRunResponse
+ */
+export type NudgeOwnedRunResponse = Message<"agentmesh.agent.v1.NudgeOwnedRunResponse"> & {
+};
+
+/**
+ * Describes the message agentmesh.agent.v1.NudgeOwnedRunResponse.
+ * Use `create(NudgeOwnedRunResponseSchema)` to create a new message.
+ */
+export const NudgeOwnedRunResponseSchema: GenMessage<NudgeOwnedRunResponse> = /*@__PURE__*/
+  messageDesc(file_agentmesh_agent_v1_run_tail_service, 5);
+
+/**
  * Between agent replicas: what only the owner of a run has.
  *
  * @generated from service agentmesh.agent.v1.RunTailService
@@ -158,6 +201,17 @@ export const RunTailService: GenService<{
     methodKind: "unary";
     input: typeof CancelOwnedRunRequestSchema;
     output: typeof CancelOwnedRunResponseSchema;
+  },
+  /**
+   * Tells the owner of a run that a message was sent to it. Nothing is lost when this does not reach it: its next commit finds
+   * the message. NOT_FOUND when this replica does not own the run.
+   *
+   * @generated from rpc agentmesh.agent.v1.RunTailService.NudgeOwnedRun
+   */
+  nudgeOwnedRun: {
+    methodKind: "unary";
+    input: typeof NudgeOwnedRunRequestSchema;
+    output: typeof NudgeOwnedRunResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_agentmesh_agent_v1_run_tail_service, 0);
