@@ -120,15 +120,31 @@ export function runHandler(
       return { run: runToProto(await deadLetters.redrive(callOf(context), runId, requestId)) };
     },
 
-    async *streamRunEvents(request, context) {
+    streamRunEvents(request, context) {
       const { runId, afterSeq, liveOnly } = request;
-      const wants = wantedBy(request);
-      for await (const frame of runs.watch(callOf(context), { runId, afterSeq, liveOnly, wants })) {
+      const frames = runs.watch(callOf(context), { runId, afterSeq, liveOnly, wants: wantedBy(request) });
+      return shownOf(frames, (frame) => {
         const shown = streamFrame(frame, request);
-        if (shown !== undefined) yield { frame: shown };
-      }
+        return shown === undefined ? undefined : { frame: shown };
+      });
     },
   };
+}
+
+/** What is shown of frames, one step for each: a generator here would be one more for every open stream. */
+function shownOf<T, U>(frames: AsyncGenerator<T>, show: (frame: T) => U | undefined): AsyncIterable<U> {
+  const next = (): Promise<IteratorResult<U, undefined>> => frames.next().then(step);
+  const step = (result: IteratorResult<T>): IteratorResult<U, undefined> | Promise<IteratorResult<U, undefined>> => {
+    if (result.done === true) return { done: true, value: undefined };
+    const value = show(result.value);
+    return value === undefined ? next() : { done: false, value };
+  };
+  const end = async (): Promise<IteratorResult<U, undefined>> => {
+    await frames.return(undefined);
+    return { done: true, value: undefined };
+  };
+  const iterator: AsyncIterator<U, undefined> = { next, return: end };
+  return { [Symbol.asyncIterator]: () => iterator };
 }
 
 function runFilter({ sessionId, agentId, state, createdAfter, createdBefore }: ListRunsRequest) {

@@ -48,23 +48,33 @@ export class EventQueue {
     return this.#events.length === 0 ? this.#end : undefined;
   }
 
-  /** Resolves when there is something to take, the queue has ended, the signal aborts, or `ms` have passed. */
-  async wait(signal: AbortSignal, ms: number): Promise<"ready" | "idle"> {
-    if (this.#events.length > 0 || this.#end !== undefined || signal.aborted) return "ready";
+  /** Ends a wait as if there were something to take. */
+  nudge(): void {
+    this.#wake?.();
+  }
+
+  /**
+   * Resolves when there is something to take, the queue has ended, the signal aborts, somebody nudges, or `ms` have passed.
+   * A thousand readers wait at a time, so that it makes little: no signal of one's own for those who can nudge.
+   */
+  wait(signal: AbortSignal | undefined, ms: number): Promise<"ready" | "idle"> {
+    if (this.#events.length > 0 || this.#end !== undefined || signal?.aborted) return READY;
     return new Promise((resolve) => {
       const finish = (how: "ready" | "idle") => {
         clearTimeout(timer);
-        signal.removeEventListener("abort", aborted);
+        signal?.removeEventListener("abort", wake);
         this.#wake = undefined;
         resolve(how);
       };
-      const aborted = () => finish("ready");
+      const wake = () => finish("ready");
       const timer = setTimeout(finish, ms, "idle");
-      signal.addEventListener("abort", aborted, { once: true });
-      this.#wake = () => finish("ready");
+      signal?.addEventListener("abort", wake, { once: true });
+      this.#wake = wake;
     });
   }
 }
+
+const READY = Promise.resolve("ready" as const);
 
 const ENVELOPE_BYTES = 200;
 

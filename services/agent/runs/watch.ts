@@ -72,8 +72,10 @@ class Watcher {
   readonly #deps: WatchDeps;
   readonly #call: Call;
   readonly #options: WatchOptions;
-  /** Ends every wait: the caller left, or this process drains and has no part in the run. */
-  readonly #stop = new AbortController();
+  /** The caller has left, or this process drains and has no part in the run: nothing is to be waited for any more. */
+  #stopped = false;
+  /** Says so to those that need a signal; most readers wait for a feed only, and need none. */
+  #stop: AbortController | undefined;
   #cursor: bigint;
   #ended = false;
   #own = false;
@@ -111,8 +113,10 @@ class Watcher {
         yield* this.#replay(run);
         if (first) yield this.#control({ kind: "caught_up", seq: this.#cursor });
         if (this.#ended) return;
-        if (this.#attached !== undefined) yield* this.#follow(this.#attached);
-        else if (isOver(run)) return;
+        if (this.#attached !== undefined) {
+          const beyond = yield* this.#join(this.#attached);
+          if (beyond !== undefined) yield* this.#live(this.#attached.queue, beyond);
+        } else if (isOver(run)) return;
         else yield* this.#rest(run);
         this.#detach();
       }
@@ -124,11 +128,26 @@ class Watcher {
     }
   }
 
-  readonly #onAbort = () => this.#stop.abort();
+  readonly #onAbort = () => {
+    this.#stopped = true;
+    this.#stop?.abort();
+    this.#attached?.queue.nudge();
+  };
 
   readonly #onDrain = () => {
-    if (!this.#own) this.#stop.abort();
+    if (!this.#own) this.#onAbort();
   };
+
+  #stopSignal(): AbortSignal {
+    this.#stop ??= new AbortController();
+    if (this.#stopped) this.#stop.abort();
+    return this.#stop.signal;
+  }
+
+  /** Waits for a feed; "idle" when it is time for a sign of life. */
+  #wait(queue: EventQueue): Promise<"ready" | "idle"> | "ready" {
+    return this.#stopped ? "ready" : queue.wait(undefined, this.#patience());
+  }
 
   #detach(): void {
     this.#attached?.[Symbol.dispose]();
@@ -167,7 +186,7 @@ class Watcher {
     // Nobody owns it: it waits, or is about to be taken up.
     if (run.owner_address === "") return undefined;
     const owner = { runId: run.run_id, address: run.owner_address };
-    return this.#deps.remoteTails.subscribe(this.#call, owner, this.#stop.signal);
+    return this.#deps.remoteTails.subscribe(this.#call, owner, this.#stopSignal());
   }
 
   /** Shows the durable events after the cursor, page by page, and in place of those that are pruned a snapshot. */
@@ -209,14 +228,13 @@ class Watcher {
     yield this.#control({ kind: "snapshot", snapshot });
   }
 
-  /** Shows what is open and everything that the feed brings, until the run or the feed ends. */
-  async *#follow({ open, queue }: Subscription): AsyncGenerator<WatchFrame> {
+  /** Shows what is open as of the cursor. Returns the events beyond it that came along; undefined when the feed has ended. */
+  async *#join({ open, queue }: Subscription): AsyncGenerator<WatchFrame, AgentEvent[] | undefined> {
     const model = OpenItemsModel.from(open);
     const beyond = yield* this.#catchUp(queue, model);
-    if (beyond === undefined) return;
     const state = model.snapshot();
-    if (state.items.length > 0) yield this.#control({ kind: "open_items", open: state });
-    yield* this.#live(queue, beyond);
+    if (beyond !== undefined && state.items.length > 0) yield this.#control({ kind: "open_items", open: state });
+    return beyond;
   }
 
   /**
@@ -226,8 +244,7 @@ class Watcher {
   async *#catchUp(queue: EventQueue, model: OpenItemsModel): AsyncGenerator<WatchFrame, AgentEvent[] | undefined> {
     while (model.seq < this.#cursor) {
       if (queue.ended !== undefined) return undefined;
-      if ((await queue.wait(this.#stop.signal, this.#patience())) === "idle")
-        yield this.#control({ kind: "heartbeat" });
+      if ((await this.#wait(queue)) === "idle") yield this.#control({ kind: "heartbeat" });
       this.#check();
       const events = queue.take();
       const beyond = events.findIndex(({ seq }) => seq > this.#cursor);
@@ -248,8 +265,7 @@ class Watcher {
         if (this.#ended) return;
       }
       if (queue.ended !== undefined) return;
-      if ((await queue.wait(this.#stop.signal, this.#patience())) === "idle")
-        yield this.#control({ kind: "heartbeat" });
+      if ((await this.#wait(queue)) === "idle") yield this.#control({ kind: "heartbeat" });
       this.#check();
     }
   }
@@ -263,7 +279,7 @@ class Watcher {
         ? [SUSPENDED_POLL_MS, Number.POSITIVE_INFINITY]
         : [POLL_MS, performance.now() + RETRY_TAIL_MS];
     do {
-      await this.#hint.wait(this.#stop.signal, Math.min(rhythm, this.#patience()));
+      await this.#hint.wait(this.#stopSignal(), Math.min(rhythm, this.#patience()));
       this.#check();
       if (this.#patience() <= 0) yield this.#control({ kind: "heartbeat" });
       const now = await this.#row();
