@@ -5,6 +5,7 @@ import { fromBinary } from "@bufbuild/protobuf";
 import { SessionErasedSchema } from "#gen/agentmesh/event/v1/bus_pb.ts";
 import { newId } from "#platform/id.ts";
 import type { Database } from "#platform/postgres/database.ts";
+import { idempotent } from "#platform/postgres/idempotency.ts";
 import type { Principal } from "#platform/rpc/principal.ts";
 import { TENANT_SCOPES } from "#platform/rpc/scopes.ts";
 import { createLog } from "#platform/telemetry/log.ts";
@@ -107,6 +108,38 @@ describe("a deleted session", { skip: skipWithoutPostgres() }, () => {
     assert.equal(row?.subject, `agentmesh.session.v1.${me.tenantId}.erased`);
     const event = fromBinary(SessionErasedSchema, row?.payload ?? Buffer.alloc(0));
     assert.deepEqual([event.tenantId, event.sessionId], [me.tenantId, own]);
+  });
+
+  test("is erased with the keys of its requests, what has joined a run too; answers that are other bytes stay", async () => {
+    const { sessionId, own, runId, requestId } = await talked();
+    const other = await talked();
+    const answers: [requestId: string, response: Buffer][] = [
+      ["steered", Buffer.from(`${runId} ${newId("msg")} 7`)],
+      ["of-session", Buffer.from(own)],
+      ["of-another", Buffer.from(`${other.runId} ${newId("msg")} 7`)],
+      ["names-it-later", Buffer.from(`${other.runId} ${runId}`)],
+      ["begins-like-it", Buffer.from(`${runId}0 x`)],
+      ["no-text", Buffer.from([0xff, 0x00, 0xfe, 0x20, 0xc3, 0x28])],
+      ["escapes", Buffer.from("\\\\x41\\999 \\")],
+      ["space-first", Buffer.from(` ${runId}`)],
+      ["empty", Buffer.alloc(0)],
+    ];
+    await mesh.db.tenant(me.tenantId, async (tx) => {
+      for (const [key, response] of answers) {
+        const call = { principal: me, signal: never, requestId: "", ip: "", userAgent: "" };
+        const request = { schema: "agent", call, method: "Test.Test", requestId: key, request: response };
+        await idempotent(tx, request, async () => response);
+      }
+    });
+    await remove(sessionId);
+    await eraser().round(never);
+    assert.equal(await auditOf("session.erased"), 1);
+    const left = await mesh.db.tenant(me.tenantId, (tx) =>
+      tx.query<{ request_id: string }>("SELECT request_id FROM agent.idempotency_keys"),
+    );
+    const kept = ["begins-like-it", "empty", "escapes", "names-it-later", "no-text", "of-another", "space-first"];
+    assert.ok(!left.some(({ request_id: id }) => id === requestId));
+    assert.deepEqual(left.map(({ request_id: id }) => id).toSorted(), [...kept, other.requestId].toSorted());
   });
 
   test("is erased by another process when the one that had begun is lost, and each session once by many", async () => {

@@ -62,13 +62,17 @@ export const ERASED: readonly { table: string; rows: string }[] = [
   { table: "messages", rows: ofSession("messages") },
   { table: "compactions", rows: ofSession("compactions") },
   {
-    // The answers are the ids: of the session that was created, of the runs that were begun.
+    // The answers are the ids: of the session that was created, of the runs that were begun; where a message has joined a
+    // run, with more behind a space (32). Compared as bytes, since an answer need not be text.
     table: "idempotency_keys",
     rows: `SELECT k.ctid FROM agent.idempotency_keys k
-      WHERE k.tenant_id = agentmesh.current_tenant() AND k.response IN (
-        SELECT convert_to($1, 'UTF8') UNION ALL
-        SELECT convert_to(r.run_id, 'UTF8') FROM agent.runs r
-        WHERE r.tenant_id = agentmesh.current_tenant() AND r.session_id = $1)`,
+      WHERE k.tenant_id = agentmesh.current_tenant() AND
+        CASE position('\\x20'::bytea IN k.response)
+          WHEN 0 THEN k.response ELSE substring(k.response FOR position('\\x20'::bytea IN k.response) - 1)
+        END IN (
+          SELECT convert_to($1, 'UTF8') UNION ALL
+          SELECT convert_to(r.run_id, 'UTF8') FROM agent.runs r
+          WHERE r.tenant_id = agentmesh.current_tenant() AND r.session_id = $1)`,
   },
 ];
 
