@@ -65,8 +65,8 @@ export function runHandler(
       };
     },
 
-    async cancelRun({ runId }, context) {
-      const run = await runs.cancel(callOf(context), runId, "caller");
+    async cancelRun({ runId, requestId }, context) {
+      const run = await runs.cancel(callOf(context), runId, "caller", requestId);
       return { run: runToProto(run), appliedThroughSeq: run.last_seq };
     },
 

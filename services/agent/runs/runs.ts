@@ -4,6 +4,7 @@ import { RunState } from "#gen/agentmesh/agent/v1/run_pb.ts";
 import { abortable, pause, within } from "#platform/abortable.ts";
 import { audit } from "#platform/postgres/audit.ts";
 import type { Tx, TxOptions } from "#platform/postgres/database.ts";
+import { remembered } from "#platform/postgres/idempotency.ts";
 import { failpoint } from "#platform/process/failpoint.ts";
 import { type Call, withSignal } from "#platform/rpc/call.ts";
 import { notFound, raise } from "#platform/rpc/errors.ts";
@@ -11,6 +12,7 @@ import type { Log } from "#platform/telemetry/log.ts";
 import type { RunPool } from "../admission/run-pool.ts";
 import { endSuspended } from "../approvals/end-suspended.ts";
 import { awaitedToProto } from "../approvals/suspend-run.ts";
+import { canonical } from "../domain/canonical.ts";
 import type { Cursor } from "../domain/cursor.ts";
 import { type Reach, reaches, readReach, writeReach } from "../domain/ownership.ts";
 import type { RunInput } from "../domain/run-input.ts";
@@ -200,15 +202,24 @@ export class Runs {
 
   /**
    * Cancels a run wherever it is owned and waits until its end is written: the owner's, or the reaper's when the owner is
-   * gone. One that nobody owns, because it waits, is ended here. On a run that has ended it changes nothing. UNAVAILABLE when it has not ended in time.
+   * gone. One that nobody owns, because it waits, is ended here. On a run that has ended it changes nothing. UNAVAILABLE when
+   * it has not ended in time; IDEMPOTENCY_KEY_REUSED when the request id was used for another run. A repeat with the same one
+   * waits for the same end, so that one whose answer was lost on the way is told of it.
    */
-  async cancel(call: Call, runId: string, cause: string): Promise<store.RunRow> {
+  async cancel(call: Call, runId: string, cause: string, requestId = ""): Promise<store.RunRow> {
     const { database, cancelWaitMs } = this.#deps;
     const until = performance.now() + cancelWaitMs;
     let run = await this.#find(call, runId, writeReach(call.principal));
-    if (isOver(run)) return run;
+    const over = isOver(run);
+    if (over && requestId === "") return run;
     const event = { type: "run.cancel_requested", resource: runId, sessionId: run.session_id, details: { cause } };
-    await database.tenant(call.principal.tenantId, (tx) => audit(tx, "agent", call, event), { signal: call.signal });
+    const key = { schema: "agent", call, method: "RunService.CancelRun", requestId, request: canonical({ runId }) };
+    const note = async (tx: Tx) => {
+      const earlier = await remembered(tx, key, Buffer.from(runId));
+      if (earlier === undefined && !over) await audit(tx, "agent", call, event);
+    };
+    await database.tenant(call.principal.tenantId, note, { signal: call.signal });
+    if (over) return run;
     for (;;) {
       if (run.state === RunState.QUEUED) await this.#endQueued(call, runId, cause);
       else if (run.state === RunState.SUSPENDED) await this.#endSuspended(call, runId, cause);
