@@ -15,7 +15,7 @@ import { testFiles } from "./test/test-files.ts";
 
 /** A test, and a test file, that takes longer is ended and counts as failed. */
 const testLimitMs = 60_000;
-const fileLimitMs = 300_000;
+const fileLimitMs = 420_000;
 
 /** Meshes that are broken again and again: each file may take several minutes, where a test says by itself when it is too long. */
 const faultFileLimitMs = 900_000;

@@ -46,7 +46,7 @@ describe("tenants and users are apart", { skip: skipWithoutPostgres() }, () => {
   });
 
   test("no probe of another tenant's or another user's ids shows or changes anything", {
-    timeout: 150_000,
+    timeout: 240_000,
   }, async (t) => {
     const { probes, leaks } = await probeAll(mesh, doors);
     t.diagnostic(`isolation probes ${probes}, leaks ${leaks.length}`);

@@ -19,7 +19,7 @@ describe("each of the two layers that keep tenants apart holds alone", { skip: s
   });
   after(() => mesh?.[Symbol.asyncDispose]());
 
-  test("the services' own checks, with row-level security off", { timeout: 150_000 }, async (t) => {
+  test("the services' own checks, with row-level security off", { timeout: 240_000 }, async (t) => {
     const { doors, close } = openDoors(mesh);
     try {
       const { probes, leaks } = await withRowSecurityOff(mesh.database, () => probeAll(mesh, doors));

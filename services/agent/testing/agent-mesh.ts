@@ -39,13 +39,14 @@ import { localNeighbours, type Neighbours, playNeighbours } from "./neighbours.t
 
 /** Times that a test can wait for. */
 const SHORT_TIMES = {
-  lease: "600ms",
-  heartbeat: "200ms",
   reaper_interval: "100ms",
   stream_heartbeat: "5s",
   answers_ttl: "0s",
   queue: { sweep_interval: "100ms", orphan_after: "1s" },
 };
+
+/** Long enough for a busy machine; where there is nobody to take a run up there is nothing to wait for. */
+const LEASES = { alone: { lease: "20s", heartbeat: "1s" }, shared: { lease: "1500ms", heartbeat: "300ms" } };
 
 /** A database with the agent service's tables. */
 export function agentDatabase(): Promise<TestDatabase> {
@@ -137,7 +138,8 @@ export async function openAgentMesh(options: MeshOptions = {}): Promise<AgentMes
   const replicas: Replica[] = [];
   for (let i = 0; i < (options.replicas ?? 1); i++) {
     const bus = options.bus === undefined ? embedded : undo.use(options.bus());
-    const agent = { ...SHORT_TIMES, ...options.agent, ...options.agents?.[i] };
+    const leases = (options.replicas ?? 1) > 1 ? LEASES.shared : LEASES.alone;
+    const agent = { ...SHORT_TIMES, ...leases, ...options.agent, ...options.agents?.[i] };
     replicas.push(await openReplica({ undo, options, agent, test, model, root, keys, local, bus, cache, permits }));
   }
   relay.start();
