@@ -27,6 +27,10 @@ const VISITS: Readonly<Record<string, number>> = {
   journal: 4,
 };
 
+/** Failpoints of a reaper that ends a run, which it does only where runs are not taken up. */
+const ENDS_LOST_RUNS = /^reaper\..*-end$/;
+const NEVER_TAKEN_UP = { AGENTMESH_AGENT__MAX_ATTEMPTS: "1" };
+
 /** Deaths at failpoints: which of them nobody reached, and how many runs were in flight at each death. */
 class Deaths {
   readonly missed: string[] = [];
@@ -63,10 +67,12 @@ class Deaths {
 }
 
 describeFaults("an agent that dies at a failpoint, at every one", {}, (suite) => {
-  test("loses no event, acts once, and leaves runs that others take", { timeout: 1.5 * LIMIT_MS }, async () => {
+  test("loses no event, acts once, and leaves runs that others take", { timeout: LIMIT_MS }, async () => {
     const { mesh, stored } = suite();
     // The load deletes nothing; erasure.test.ts does.
-    const names = declaredFailpoints("agent").filter((name) => !name.startsWith("eraser."));
+    const names = declaredFailpoints("agent").filter(
+      (name) => !name.startsWith("eraser.") && !ENDS_LOST_RUNS.test(name),
+    );
     const ofReaper = names.filter((name) => name.startsWith("reaper."));
     const deaths = new Deaths(suite());
     const [first, second, third] = mesh.agents as [Replica, Replica, Replica];
@@ -81,14 +87,7 @@ describeFaults("an agent that dies at a failpoint, at every one", {}, (suite) =>
       await Promise.all(victims);
       // What the reaper does takes somebody who dies beside it, and nobody else who could be faster.
       await second.kill();
-      for (const name of ofReaper) {
-        await deaths.at(name, first, async () => {
-          await sleep(1_000);
-          await third.kill();
-          await sleep(LEASE_MS * 1.5);
-          await third.start();
-        });
-      }
+      for (const name of ofReaper) await deaths.at(name, first, () => dieBeside(third));
       await first.kill();
       await Promise.all([first.start(), second.start()]);
     }
@@ -97,6 +96,37 @@ describeFaults("an agent that dies at a failpoint, at every one", {}, (suite) =>
     deaths.report(names);
   });
 });
+
+describeFaults(
+  "an agent that dies while it ends runs that are lost for good",
+  { settings: NEVER_TAKEN_UP },
+  (suite) => {
+    test("leaves each with one end", { timeout: LIMIT_MS }, async () => {
+      const { mesh, stored } = suite();
+      const names = declaredFailpoints("agent").filter((name) => ENDS_LOST_RUNS.test(name));
+      const deaths = new Deaths(suite());
+      const [first, second, third] = mesh.agents as [Replica, Replica, Replica];
+      await using load = suite().load(90);
+      await second.kill();
+      for (let round = 0; round < ROUNDS; round++) {
+        for (const name of names) await deaths.at(name, first, () => dieBeside(third));
+      }
+      await first.kill();
+      await Promise.all([first.start(), second.start()]);
+      await load.finish();
+      await auditRuns(mesh, load, stored, ["OWNER_LOST"]);
+      deaths.report(names);
+    });
+  },
+);
+
+/** Has an agent lose its runs. */
+async function dieBeside(agent: Replica): Promise<void> {
+  await sleep(1_000);
+  await agent.kill();
+  await sleep(LEASE_MS * 1.5);
+  await agent.start();
+}
 
 describeFaults("a tool service that dies at a failpoint, at every one", {}, (suite) => {
   const names = declaredFailpoints("tool");
