@@ -40,16 +40,22 @@ export class DeadLetters {
     const request = canonical({ runId });
     const key = { schema: "agent", call, method: "RunService.RedriveDeadLetter", requestId, request };
     const letter = await tenant(database, call, (tx) => find(tx, runId, reach));
-    if (letter.redriven_by !== null) return tenant(database, call, (tx) => redriven(tx, letter));
+    // The key is this request's all the same.
+    const again = async (tx: Tx, by: string) => {
+      await remembered(tx, key, Buffer.from(by));
+      return redriven(tx, by);
+    };
+    const { redriven_by: before } = letter;
+    if (before !== null) return tenant(database, call, (tx) => again(tx, before));
     // Whoever waited for it has long gone.
     const input = { ...storedInput(letter), background: true as const };
     const ids = { runId: newId("run"), newSessionId: letter.session_id };
     const prepared = await prepareRun(this.#deps, { ...call, principal: letter.principal }, input, ids);
     return tenant(database, call, async (tx) => {
       const current = await find(tx, runId, reach, true);
-      if (current.redriven_by !== null) return redriven(tx, current);
+      if (current.redriven_by !== null) return again(tx, current.redriven_by);
       const earlier = await remembered(tx, key, Buffer.from(ids.runId));
-      if (earlier !== undefined) return redriven(tx, { redriven_by: Buffer.from(earlier).toString() });
+      if (earlier !== undefined) return redriven(tx, Buffer.from(earlier).toString());
       const how = { whenBusy: "wait", retryOf: runId } as const;
       const { principal } = letter;
       const run = await storeQueued(this.#deps, tx, call, { input, prepared, how, principal, ...ids });
@@ -71,6 +77,6 @@ async function find(tx: Tx, runId: string, reach: Reach, lock = false): Promise<
   return letter !== undefined && reaches(reach, letter) ? letter : raise(notFound("dead_letter"));
 }
 
-async function redriven(tx: Tx, { redriven_by: by }: Pick<DeadLetterRow, "redriven_by">): Promise<RunRow> {
-  return (await runById(tx, by ?? "")) ?? raise(notFound("run"));
+async function redriven(tx: Tx, runId: string): Promise<RunRow> {
+  return (await runById(tx, runId)) ?? raise(notFound("run"));
 }
