@@ -182,7 +182,8 @@ describe("an operation", () => {
     assert.deepEqual(content, { "text/event-stream": { schema: { $ref: "#/components/schemas/ChatStreamEvent" } } });
     assert.match(String(description), /`text`, `tool_call`.*`final`, `error`/);
     const call = component("ChatStreamEventToolCall");
-    assert.deepEqual(Object.keys(call["properties"] as Schema), ["type", "seq", "tool", "args", "call_id"]);
+    const fields = ["type", "seq", "tool", "args", "call_id", "client_executed"];
+    assert.deepEqual(Object.keys(call["properties"] as Schema), fields);
     assert.deepEqual(component("ChatStreamEventError")["required"], ["type", "code", "reason", "message"]);
   });
 });

@@ -94,7 +94,7 @@ describe("flat events", () => {
     assert.equal(JSON.parse(first?.data ?? "").content, 'a\nb\r\nc\u2028"ü😀"\u0000');
     assert.equal(
       second?.data,
-      '{"type":"tool_call","seq":"4","tool":"t","args":{"big":9007199254740993,"z":1,"a":[1.0,"x"]},"call_id":"call_1"}',
+      '{"type":"tool_call","seq":"4","tool":"t","args":{"big":9007199254740993,"z":1,"a":[1.0,"x"]},"call_id":"call_1","client_executed":false}',
     );
   });
 
