@@ -11,6 +11,7 @@ import {
 } from "@bufbuild/protobuf";
 import { MethodOptions_IdempotencyLevel as Idempotency } from "@bufbuild/protobuf/wkt";
 import { AgentEventSchema } from "#gen/agentmesh/agent/v1/agent_event_pb.ts";
+import { ApprovalService } from "#gen/agentmesh/agent/v1/approval_service_pb.ts";
 import { ChatService } from "#gen/agentmesh/agent/v1/chat_service_pb.ts";
 import { RunService } from "#gen/agentmesh/agent/v1/run_service_pb.ts";
 import { RunTailService } from "#gen/agentmesh/agent/v1/run_tail_service_pb.ts";
@@ -35,6 +36,7 @@ const gen = new URL("../../gen/agentmesh/", import.meta.url);
 const services: DescService[] = [
   AgentConfigService,
   ApiKeyService,
+  ApprovalService,
   ChatService,
   ModelCredentialService,
   ResolutionService,
@@ -160,7 +162,8 @@ describe("the contract", () => {
       keys.filter((key, index) => keys.indexOf(key) !== index),
       [],
     );
-    for (const { path } of routes()) assert.match(path, /^\/api\/v1\/[a-z0-9{}_./:=*-]+$/);
+    // A verb of its own is in lower camel case (AIP-136).
+    for (const { path } of routes()) assert.match(path, /^\/api\/v1\/[a-z0-9{}_./=*-]+(:[a-z][A-Za-z]*)?$/);
   });
 
   test("an internal method has no route", () => {
@@ -216,10 +219,12 @@ describe("AgentEvent", () => {
     const names = payload?.fields.map(({ name, number }) => `${number} ${name}`);
     assert.deepEqual(names, [
       "16 run_started",
+      "17 run_suspended",
       "18 run_resumed",
       "19 run_completed",
       "20 run_failed",
       "21 run_cancelled",
+      "22 input_accepted",
       "24 step_started",
       "25 step_completed",
       "28 message_started",
@@ -233,6 +238,8 @@ describe("AgentEvent", () => {
       "40 tool_call_requested",
       "41 tool_call_progress",
       "42 tool_call_completed",
+      "46 approval_requested",
+      "47 approval_resolved",
       "50 usage_updated",
       "51 model_call_booked",
       "52 context_compacted",
