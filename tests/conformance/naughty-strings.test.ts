@@ -28,6 +28,8 @@ const CLOSED: ReadonlySet<string> = new Set([
   "api_key.scopes[]",
   "tenant.canned_answer{key}",
   "tenant.enabled_tools[]",
+  "agent.approval_policy.tools[]",
+  "tenant.approval_policy.tools[]",
 ]);
 
 test("the pairs of methods that make and read a resource are found, with their places for text", () => {
