@@ -74,8 +74,9 @@ async function victimStates(
   for (const method of METHODS) {
     const pages = idFields(method.method).some(({ kind }) => kind === "page_token");
     const actor = mayCall(method, victim) ? victim : strangerMachine;
-    const request = { ...(await ownOf(mesh, method, actor)), page_size: 1 };
-    const answer = pages ? await door.ask(actor, method, request) : undefined;
+    // Only what is asked is made: a run that is still at work would be another one when the snapshots are compared.
+    const request = pages ? { ...(await ownOf(mesh, method, actor)), page_size: 1 } : undefined;
+    const answer = request && (await door.ask(actor, method, request));
     const token = (answer?.messages[0] as { next_page_token?: string } | undefined)?.next_page_token;
     if (pages && mayCall(method, victim)) assert.ok(token, `${method.name} has no second page to probe with`);
     states.set(method.name, { pageToken: token, etags: etagsFor(method, etags), lastSeq: "3" });
