@@ -28,7 +28,7 @@ const VISITS: Readonly<Record<string, number>> = {
 };
 
 /** The load deletes nothing (erasure.test.ts does), and neither has a run tried again nor sends it messages. */
-const NOT_OF_THE_LOAD = /^(eraser\.|retry-run\.|runs\.after-(retry|send)$)/;
+const NOT_OF_THE_LOAD = /^(eraser\.|retry-run\.|send-input\.|runs\.after-(retry|send)$)/;
 /** Failpoints of a reaper that ends a run, which it does only where runs are not taken up. */
 const ENDS_LOST_RUNS = /^reaper\..*-end$/;
 const NEVER_TAKEN_UP = { AGENTMESH_AGENT__MAX_ATTEMPTS: "1" };
