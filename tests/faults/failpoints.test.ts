@@ -134,7 +134,7 @@ describeFaults("a tool service that dies at a failpoint, at every one", {}, (sui
   test("acts once", { timeout: LIMIT_MS, skip: names.length === 0 && "it has none" }, async () => {
     const { mesh, stored } = suite();
     const deaths = new Deaths(suite());
-    await using load = suite().load(60);
+    await using load = suite().load(90);
     for (let round = 0; round < ROUNDS; round++) {
       for (const name of names) await deaths.at(name, mesh.services);
       await mesh.services.kill();
