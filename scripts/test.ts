@@ -27,7 +27,9 @@ const ALONE = [
 ];
 
 /** Bars of time and memory that have not been seen to hold on a busy machine: only when a filter asks for something. */
-const WHEN_ASKED = ["idle-streams", "quiet-tenant", "watchers"].map((name) => `tests/faults/${name}.test.ts`);
+const WHEN_ASKED = ["idle-streams", "lost-runs", "quiet-tenant", "watchers"].map(
+  (name) => `tests/faults/${name}.test.ts`,
+);
 
 const root = join(import.meta.dirname, "..");
 const flags = process.argv.slice(2).filter((argument) => argument.startsWith("-"));
