@@ -4,12 +4,19 @@ import { join } from "node:path";
 import { describe, test } from "node:test";
 import { armedFailpoints, failpoint, isDue } from "./failpoint.ts";
 
-/** Runs a process that visits `x.y` three times and says each, with these failpoints armed. */
-function visited(failpoints: string, more: Record<string, string> = {}) {
+/** Runs a process that visits `x.y` three times and says each, with these failpoints armed; signals itself after a visit. */
+function visited(failpoints: string, more: Record<string, string> = {}, signalAfter = 0) {
   const source = `
     import { failpoint } from ${JSON.stringify(join(import.meta.dirname, "failpoint.ts"))};
     for (let i = 1; i <= 3; i++) {
       try { failpoint("x.y"); process.stdout.write(String(i)); } catch (error) { process.stdout.write(error.name); }
+      if (i === ${signalAfter}) {
+        const heard = new Promise((resolve) => process.once("SIGUSR2", resolve));
+        const alive = setInterval(() => {}, 1_000);
+        process.kill(process.pid, "SIGUSR2");
+        await heard;
+        clearInterval(alive);
+      }
     }`;
   const { AGENTMESH_ENV: _, NODE_ENV: __, ...env } = process.env;
   const began = performance.now();
@@ -38,6 +45,13 @@ describe("a failpoint", () => {
     const { stdout, ms } = visited("x.y:delay=400ms@1");
     assert.equal(stdout, "123");
     assert.ok(ms >= 400, String(ms));
+  });
+
+  test("waits for SIGUSR2 when it is told to, and counts from there", () => {
+    const wait = { AGENTMESH_FAILPOINTS_WAIT: "yes" };
+    assert.equal(visited("x.y:kill@2", wait).stdout, "123");
+    const { stdout, signal } = visited("x.y:kill@2", wait, 1);
+    assert.deepEqual([stdout, signal], ["12", "SIGKILL"]);
   });
 
   test("is refused in production unless that is allowed", () => {

@@ -31,7 +31,8 @@ const MAX_DELAY_MS = 600_000;
  * Reads the failpoints that an environment arms: `AGENTMESH_FAILPOINTS` holds, with commas between, `name:kill`,
  * `name:stop`, `name:error` or `name:delay=250ms`; `@3` behind it means the third visit only. Throws an Error for
  * anything else, and for a production environment (`AGENTMESH_ENV` or `NODE_ENV` is `production`) unless
- * `AGENTMESH_FAILPOINTS_IN_PRODUCTION` is `yes`.
+ * `AGENTMESH_FAILPOINTS_IN_PRODUCTION` is `yes`. With `AGENTMESH_FAILPOINTS_WAIT=yes` visits do nothing, and are not
+ * counted, until the process gets a SIGUSR2: a test can have it busy first.
  */
 export function armedFailpoints(
   env: Readonly<Record<string, string | undefined>>,
@@ -65,6 +66,12 @@ export function isDue({ visit }: ArmedFailpoint, visits: number): boolean {
 
 const armed = armedFailpoints(process.env);
 const visits = new Map<string, number>();
+let waiting = armed !== undefined && process.env["AGENTMESH_FAILPOINTS_WAIT"] === "yes";
+if (waiting) {
+  process.once("SIGUSR2", () => {
+    waiting = false;
+  });
+}
 
 /**
  * A place where a process can be made to break, for the fault tests: one before and one after each write whose loss
@@ -78,7 +85,7 @@ export function failpoint(name: string): void {
 
 function visit(name: string, points: ReadonlyMap<string, ArmedFailpoint>): void {
   const point = points.get(name);
-  if (point === undefined) return;
+  if (point === undefined || waiting) return;
   const count = (visits.get(name) ?? 0) + 1;
   visits.set(name, count);
   if (!isDue(point, count)) return;

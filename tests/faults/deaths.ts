@@ -10,6 +10,9 @@ export const ROUNDS = LONG ? 3 : 1;
 /** On a machine that does other things, too, a process is up and busy only after a while. */
 const REACHED_WITHIN_MS = 60_000;
 
+/** Some of them end before the failpoint is reached. */
+const IN_FLIGHT_WHEN_ARMED = IN_FLIGHT_PER_FAULT * 2;
+
 /** About how often a failpoint of these files is visited before its process dies of it; others once. */
 const VISITS: Readonly<Record<string, number>> = {
   "run-begin": 4,
@@ -38,7 +41,10 @@ export class Deaths {
     this.#suite = suite;
   }
 
-  /** Starts the victim again with this failpoint armed and waits until it has died of it; it is left dead. */
+  /**
+   * Starts the victim again, arms this failpoint in it when enough runs are in flight, and waits until it has died of it;
+   * it is left dead.
+   */
   async at(name: string, victim: Replica, meanwhile: () => Promise<void> = () => sleep(100)): Promise<void> {
     const visits = VISITS[name.slice(0, name.indexOf("."))] ?? 1;
     await victim.kill();
@@ -48,9 +54,15 @@ export class Deaths {
       dead = true;
     });
     const late = Date.now() + REACHED_WITHIN_MS;
+    while ((await this.#inFlight()) < IN_FLIGHT_WHEN_ARMED && Date.now() < late) await sleep(50);
+    victim.process.signal("SIGUSR2");
     while (!dead && Date.now() < late) await meanwhile();
     if (!dead) this.missed.push(name);
-    else this.inFlight.push([...(await this.#suite.stored.inFlight()).values()].flat().length);
+    else this.inFlight.push(await this.#inFlight());
+  }
+
+  async #inFlight(): Promise<number> {
+    return [...(await this.#suite.stored.inFlight()).values()].flat().length;
   }
 
   report(names: readonly string[]): void {

@@ -50,6 +50,7 @@ describeFaults("an agent that dies while it erases", { settings }, (suite) => {
     for (const name of failpoints) {
       await victim.kill();
       await victim.start(`${name}:kill`);
+      victim.process.signal("SIGUSR2");
       let dead = false;
       void victim.process.exited.then(() => {
         dead = true;

@@ -25,7 +25,7 @@ export interface Replica {
   readonly baseUrl: string;
   readonly process: SpawnedProcess;
   kill(): Promise<void>;
-  /** Starts it again; `failpoints` are armed in it. */
+  /** Starts it again; `failpoints` wait in it for a SIGUSR2. */
   start(failpoints?: string): Promise<void>;
 }
 
@@ -68,6 +68,8 @@ const SETTINGS = {
   AGENTMESH_TELEMETRY__LOG__LEVEL: "warn",
   AGENTMESH_PLUGINS__MODULES: join(import.meta.dirname, "recording-plugin.ts"),
 };
+
+const BREAKS = { AGENTMESH_FAILPOINTS_IN_PRODUCTION: "yes", AGENTMESH_FAILPOINTS_WAIT: "yes" };
 
 /** The callers are to reach the runs, not the edge's limits. */
 const NO_RATES = Object.fromEntries(
@@ -163,7 +165,7 @@ async function startReplica(name: string, settings: Record<string, string>): Pro
     spawnMesh(name, {
       ...settings,
       PORT: port,
-      ...(failpoints === "" ? {} : { AGENTMESH_FAILPOINTS: failpoints, AGENTMESH_FAILPOINTS_IN_PRODUCTION: "yes" }),
+      ...(failpoints === "" ? {} : { ...BREAKS, AGENTMESH_FAILPOINTS: failpoints }),
     });
   let running = await spawn();
   return {
