@@ -29,12 +29,14 @@ export interface SpawnedProcess {
  */
 export async function spawnMesh(name: string, settings: Record<string, string>): Promise<SpawnedProcess> {
   const port = settings["PORT"] ?? (await freePort());
+  const cache = process.env["NODE_COMPILE_CACHE"];
   const lines: string[] = [];
   const child = spawnTied(process.execPath, [join(ROOT, "mesh/main.ts")], {
     cwd: ROOT,
     env: {
       PATH: process.env["PATH"] ?? "",
       TMPDIR: process.env["TMPDIR"] ?? "/tmp",
+      ...(cache === undefined ? {} : { NODE_COMPILE_CACHE: cache }),
       AGENTMESH_GREET: "never",
       ...settings,
       PORT: String(port),

@@ -107,13 +107,15 @@ class Watcher {
       }
       for (let first = fresh === undefined; !this.#ended; first = false) {
         this.#check();
-        const run = await this.#row();
+        // Not kept while the feed is shown: most streams are open for long, and silent.
+        let run: RunRow | undefined = await this.#row();
         if (first) this.#begin(run);
         this.#attached = isOver(run) || run.owner === "" ? undefined : await this.#attach(run);
         yield* this.#replay(run);
         if (first) yield this.#control({ kind: "caught_up", seq: this.#cursor });
         if (this.#ended) return;
         if (this.#attached !== undefined) {
+          run = undefined;
           const beyond = yield* this.#join(this.#attached);
           if (beyond !== undefined) yield* this.#live(this.#attached.queue, beyond);
         } else if (isOver(run)) return;
