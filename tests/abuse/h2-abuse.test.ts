@@ -18,7 +18,7 @@ const TURNS = 8;
 const TURN_MS = 300;
 const SETTLE_MS = 50;
 /** A measurement over the bar is repeated this often at most: somebody else's work is no abuse. */
-const REPEATS = 2;
+const REPEATS = 4;
 
 interface Measured {
   readonly quietMs: number;
