@@ -69,23 +69,29 @@ export function createGateway(
   let isDraining = false;
   const watch = createStreamWatch(limits);
   const verifier = new CredentialVerifier(links, limits, watch.recheck);
-  const heap = createHeapGuard({
-    limits,
-    metrics: platform.metrics,
-    onChange: (refuses, percent) => {
-      const details = { refuses, heap_percent: Math.round(percent) };
-      const said = refuses ? "the heap is nearly full: new calls are refused" : "new calls are taken again";
-      platform.log.warn({ event: "heap.refuses", details }, said);
-    },
-  });
-  const load = watchLoad({
-    queue: () => edge.inFlight / limits.fullInFlight,
-    onChange: (factor, { eventLoopDelayMs, heap, queue }) => {
-      loadFactor.set({}, factor);
-      const details = { factor, eventLoopDelayMs: Math.round(eventLoopDelayMs), heap, queue };
-      platform.log.warn({ event: "load.factor", details }, "the load has changed, and rate limits with it");
-    },
-  });
+  // Their timers must not outlive a gateway that could not be made.
+  using watches = new DisposableStack();
+  const heap = watches.use(
+    createHeapGuard({
+      limits,
+      metrics: platform.metrics,
+      onChange: (refuses, percent) => {
+        const details = { refuses, heap_percent: Math.round(percent) };
+        const said = refuses ? "the heap is nearly full: new calls are refused" : "new calls are taken again";
+        platform.log.warn({ event: "heap.refuses", details }, said);
+      },
+    }),
+  );
+  const load = watches.use(
+    watchLoad({
+      queue: () => edge.inFlight / limits.fullInFlight,
+      onChange: (factor, { eventLoopDelayMs, heap, queue }) => {
+        loadFactor.set({}, factor);
+        const details = { factor, eventLoopDelayMs: Math.round(eventLoopDelayMs), heap, queue };
+        platform.log.warn({ event: "load.factor", details }, "the load has changed, and rate limits with it");
+      },
+    }),
+  );
   const loadFactor = platform.metrics.gauge("gateway_load_factor", "What rate limits are multiplied with", []);
   loadFactor.set({}, load.factor);
   const rates = createRateLimits({
@@ -149,6 +155,7 @@ export function createGateway(
     limits,
     requestId: requestIdOf,
   });
+  const owned = watches.move();
   return {
     edge,
     verifier,
@@ -156,8 +163,7 @@ export function createGateway(
     watch,
     isDraining: () => isDraining,
     async stop() {
-      load[Symbol.dispose]();
-      heap[Symbol.dispose]();
+      owned.dispose();
       await verifier[Symbol.asyncDispose]();
     },
     async drain(signal) {

@@ -37,18 +37,21 @@ describe("rpcObservation", () => {
       .begin(info)
       .end({ ...outcome, code: "not_found", reason: "RESOURCE_NOT_FOUND", error: new Error("gone") });
     observation.begin(info).end({ ...outcome, code: "internal", error: new Error("bug for a@b.com") });
+    const full = { ...outcome, code: "resource_exhausted", error: new Error("full") };
+    observation.begin(info).end({ ...full, reason: "CONCURRENCY_LIMIT" });
+    observation.begin(info).end({ ...full, reason: "MODEL_OVERLOADED" });
 
     await tracing.flush();
     const spans = exporter.getFinishedSpans();
     await tracing.shutdown();
     assert.deepEqual(
       spans.map(({ name }) => name),
-      Array(3).fill("agentmesh.agent.v1.ChatService/Chat"),
+      Array(5).fill("agentmesh.agent.v1.ChatService/Chat"),
     );
     assert.equal(onward["traceparent"], `00-${TRACE}-${spans[0]?.spanContext().spanId}-01`);
     assert.deepEqual(
       spans.map(({ status }) => status.message),
-      [undefined, undefined, "bug for [EMAIL]"],
+      [undefined, undefined, "bug for [EMAIL]", undefined, undefined],
     );
     assert.deepEqual(
       lines.map(({ level, code, err }) => [level, code, err !== undefined]),
@@ -56,6 +59,8 @@ describe("rpcObservation", () => {
         ["debug", "ok", false],
         ["info", "not_found", false],
         ["error", "internal", true],
+        ["info", "resource_exhausted", false],
+        ["warn", "resource_exhausted", true],
       ],
     );
     assert.deepEqual(

@@ -1,5 +1,6 @@
 import { SpanKind } from "@opentelemetry/api";
 import type { CallOutcome, Observation } from "../rpc/observe.ts";
+import type { Reason } from "../rpc/reasons.ts";
 import type { Log, WriteLog } from "./log.ts";
 import type { Metrics } from "./metrics.ts";
 import { rpcMetrics } from "./rpc-metrics.ts";
@@ -8,8 +9,8 @@ import { extract } from "./trace-context.ts";
 
 /**
  * Reports the calls of a server: a span `<service>/<method>` under the caller's trace, rpc_server_* metrics, and one
- * log line when the call has ended (`rpc.call`; debug when it went well, info when the caller was at fault, warn when
- * we were too busy or away, error when it was our bug).
+ * log line when the call has ended (`rpc.call`; debug when it went well, info when the caller was at fault or over
+ * a limit, warn when we were too busy or away, error when it was our bug).
  */
 export function rpcObservation(log: Log, metrics: Metrics): Observation {
   const { requests, duration } = rpcMetrics(metrics);
@@ -30,7 +31,7 @@ export function rpcObservation(log: Log, metrics: Metrics): Observation {
             "agentmesh.request_id": outcome.requestId,
             ...(outcome.tenantId === undefined ? {} : { "agentmesh.tenant_id": outcome.tenantId }),
           });
-          if (severityOf(outcome.code) === "error") endSpan(span, outcome.error);
+          if (severityOf(outcome) === "error") endSpan(span, outcome.error);
           else endSpan(span);
         },
       };
@@ -39,7 +40,7 @@ export function rpcObservation(log: Log, metrics: Metrics): Observation {
 }
 
 function logCall(log: Log, service: string, method: string, outcome: CallOutcome): void {
-  const severity = severityOf(outcome.code);
+  const severity = severityOf(outcome);
   const write: WriteLog = log[severity];
   write(
     {
@@ -57,7 +58,14 @@ function logCall(log: Log, service: string, method: string, outcome: CallOutcome
   );
 }
 
-function severityOf(code: string): "debug" | "info" | "warn" | "error" {
+/** Callers that ask for more than they may have at a time: told when to come again, counted, and no concern of an operator. */
+const OVER_THEIR_LIMITS: ReadonlySet<string | undefined> = new Set<Reason>([
+  "RATE_LIMITED",
+  "QUOTA_EXCEEDED",
+  "CONCURRENCY_LIMIT",
+]);
+
+function severityOf({ code, reason }: CallOutcome): "debug" | "info" | "warn" | "error" {
   switch (code) {
     case "ok":
     case "canceled":
@@ -68,8 +76,9 @@ function severityOf(code: string): "debug" | "info" | "warn" | "error" {
       return "error";
     case "unavailable":
     case "deadline_exceeded":
-    case "resource_exhausted":
       return "warn";
+    case "resource_exhausted":
+      return OVER_THEIR_LIMITS.has(reason) ? "info" : "warn";
     default:
       return "info";
   }

@@ -15,6 +15,9 @@ const NOT_STORED: StoredRun = {
   usage: undefined,
   ledger: [],
   failure: "",
+  failureText: "",
+  allowed: [],
+  heard: [],
   owners: 1,
 };
 /** An owner that lost its run books what it had paid for when it can, also after the run has ended. */
@@ -67,13 +70,16 @@ function invariantLines(
   runs: ReadonlyMap<string, StoredRun>,
   excused: readonly string[],
 ): Line[] {
+  const goneOnWith = new Set(load.runs.map(({ retryOf }) => retryOf));
   const histories = load.runs.flatMap((run): RunHistory[] => {
     const runId = run.acknowledged[0];
     if (runId === undefined) return [];
-    const { watches } = run;
+    const { watches, said } = run;
+    const refused = run.play.refused === true;
     const executions = mesh.world.executions.filter((one) => one.runId === runId);
-    const modelCalls = mesh.books.callsOf(run.play.tag);
-    return [{ runId, watches, executions, modelCalls, ...(runs.get(runId) ?? NOT_STORED) }];
+    // A refusal is no call of these books, and comes first: all of them are of the run that went on.
+    const modelCalls = goneOnWith.has(run) ? [] : mesh.books.callsOf(run.play.tag);
+    return [{ runId, watches, executions, modelCalls, refused, said, ...(runs.get(runId) ?? NOT_STORED) }];
   });
   return Object.entries(invariants(excused)).map(([name, check]) => ({
     name,

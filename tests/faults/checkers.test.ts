@@ -1,10 +1,12 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import {
+  actsAsAllowed,
   actsOnce,
   billsWhatWasUsed,
   endsAsPromised,
   endsOnce,
+  hearsOnce,
   invariants,
   logIsChained,
   nothingHeld,
@@ -13,7 +15,7 @@ import {
   resumesExactly,
   shownIsCommitted,
 } from "./checkers.ts";
-import type { LogEvent, RunHistory, SeenEvent } from "./history.ts";
+import { ASKS_FIRST, type LogEvent, type RunHistory, type SeenEvent } from "./history.ts";
 
 const event = (seq: number, prev: number, type: string, itemId = ""): LogEvent => ({
   seq: BigInt(seq),
@@ -32,7 +34,7 @@ const completed = event(5, 4, "tool_call_completed", "call_1");
 const step = event(6, 5, "step_completed");
 const end = event(9, 6, "run_completed");
 const log = [started, requested, completed, step, end];
-const execution = { runId: "run_1", callId: "call_1", requestKey: "run_1/call_1", idempotent: false };
+const execution = { tool: "act_once", runId: "run_1", callId: "call_1", requestKey: "run_1/call_1", idempotent: false };
 const good: RunHistory = {
   runId: "run_1",
   owners: 1,
@@ -49,6 +51,11 @@ const good: RunHistory = {
   usage: { input: 10, output: 3 },
   ledger: [{ input: 10, output: 3, aborted: false }],
   failure: "",
+  failureText: "",
+  refused: false,
+  allowed: [],
+  heard: [],
+  said: [],
 };
 const withWatch = (after: bigint, events: readonly SeenEvent[], whole = false): RunHistory => ({
   ...good,
@@ -100,6 +107,24 @@ describe("the checks of a run's history", () => {
     assert.equal(endsAsPromised(["DEPENDENCY_DOWN"])(lost).length, 1);
     assert.deepEqual(endsAsPromised(["OWNER_LOST"])(lost), []);
     assert.equal(endsAsPromised(["OWNER_LOST"])(withLog(started, event(3, 1, "run_cancelled"))).length, 1);
+    const refused = { ...lost, failure: "MODEL_FAILED" };
+    assert.equal(endsAsPromised()(refused).length, 1);
+    assert.deepEqual(endsAsPromised()({ ...refused, refused: true }), []);
+    assert.equal(endsAsPromised()({ ...lost, refused: true }).length, 1);
+  });
+
+  test("I4: find a call that nobody has allowed", () => {
+    const executions = [{ ...execution, tool: ASKS_FIRST }];
+    assert.match(actsAsAllowed({ ...good, executions })[0] ?? "", /call_1 acted, and nobody/);
+    assert.deepEqual(actsAsAllowed({ ...good, executions, allowed: ["call_1"] }), []);
+    assert.deepEqual(actsAsAllowed(good), []);
+  });
+
+  test("find a message that was promised and not taken in, or taken in twice", () => {
+    assert.match(hearsOnce({ ...good, said: ["msg_1"] })[0] ?? "", /msg_1 was promised/);
+    assert.deepEqual(hearsOnce({ ...good, said: ["msg_1"], heard: ["msg_1", "msg_2"] }), []);
+    assert.match(hearsOnce({ ...good, heard: ["msg_1", "msg_1"] })[0] ?? "", /more than once/);
+    assert.deepEqual(hearsOnce({ ...withLog(started, event(3, 1, "run_failed")), said: ["msg_1"] }), []);
   });
 
   test("I4: find a second execution, another key, an execution without intent, and a completion without execution", () => {

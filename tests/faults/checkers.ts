@@ -1,5 +1,5 @@
 // The invariants of a run as functions of what was recorded of it. Each returns what is wrong, one line per violation.
-import type { LogEvent, RunHistory, SeenEvent, Tokens } from "./history.ts";
+import { ASKS_FIRST, type LogEvent, type RunHistory, type SeenEvent, type Tokens } from "./history.ts";
 
 export type Check = (history: RunHistory) => string[];
 
@@ -77,14 +77,17 @@ export const endsOnce: Check = ({ log }) => {
   return last === ends[0] ? [] : [`went on to ${nameOf(last)} after its end`];
 };
 
+/** By what a run fails whose model has refused its request. */
+const REFUSED = "MODEL_FAILED";
+
 /** How a run has to end: completed, whatever was done to its owners; or by these reasons, where what it needs was away. */
 export const endsAsPromised =
   (excused: readonly string[] = []): Check =>
-  ({ log, owners, failure }) => {
+  ({ log, owners, failure, failureText, refused }) => {
     const end = log.at(-1)?.type;
     if (end === "run_completed" || end === undefined || !TERMINAL.test(end)) return [];
-    if (end === "run_failed" && excused.includes(failure)) return [];
-    return [`ended as ${end} ${failure} after ${owners} owners`];
+    if (end === "run_failed" && (excused.includes(failure) || (refused && failure === REFUSED))) return [];
+    return [`ended as ${end} ${failure} after ${owners} owners: ${failureText}`];
   };
 
 /**
@@ -113,6 +116,19 @@ export const actsOnce: Check = ({ runId, log, executions }) => {
   return wrong;
 };
 
+/** I4: what people have to allow happens only where they did. */
+export const actsAsAllowed: Check = ({ executions, allowed }) =>
+  executions
+    .filter(({ tool, callId }) => tool === ASKS_FIRST && !allowed.includes(callId))
+    .map(({ callId }) => `${callId} acted, and nobody had allowed it`);
+
+/** A message that a run's caller was promised is taken in once, unless the run has failed; any other at most once. */
+export const hearsOnce: Check = ({ log, heard, said }) => {
+  const twice = heard.filter((id, i) => heard.indexOf(id) !== i).map((id) => `${id} was taken in more than once`);
+  if (log.at(-1)?.type !== "run_completed") return twice;
+  return [...twice, ...said.filter((id) => !heard.includes(id)).map((id) => `${id} was promised and not taken in`)];
+};
+
 /**
  * I5: every row of the ledger is one call in the model server's books and none is there twice; a call is in no ledger only
  * where its owner was lost with it, or its run failed with it; a step's usage is in the ledger; and what the run and its
@@ -134,6 +150,8 @@ export const billsWhatWasUsed: Check = ({ steps, total, usage, ledger, modelCall
   }
   const booked = [...ledger];
   for (const { input, output } of steps) {
+    // A refused call of the model costs nothing.
+    if (input === 0 && output === 0) continue;
     const at = booked.findIndex((row) => row.input === input && row.output === output);
     if (at < 0) wrong.push(`a step has used ${input}/${output}, which is not booked, or not so often`);
     else booked.splice(at, 1);
@@ -178,6 +196,8 @@ export function invariants(excused: readonly string[] = []): Readonly<Record<str
     "I3 one end": endsOnce,
     "I3 end as promised": endsAsPromised(excused),
     "I4 acts once": actsOnce,
+    "I4 acts as allowed": actsAsAllowed,
+    "messages heard once": hearsOnce,
     "I5 usage": billsWhatWasUsed,
   };
 }

@@ -13,8 +13,10 @@ const REACHED_WITHIN_MS = 60_000;
 /** Some of them end before the failpoint is reached. */
 const IN_FLIGHT_WHEN_ARMED = IN_FLIGHT_PER_FAULT * 2;
 
-/** About how often a failpoint of these files is visited before its process dies of it; others once. */
+/** About how often a failpoint, or one of these files, is visited before its process dies of it; others once. */
 const VISITS: Readonly<Record<string, number>> = {
+  "runs.after-retry": 1,
+  "runs.after-send": 1,
   "run-begin": 4,
   runs: 4,
   "run-log": 10,
@@ -23,6 +25,7 @@ const VISITS: Readonly<Record<string, number>> = {
   "run-executor": 3,
   "run-end": 3,
   "live-runs": 8,
+  approvals: 2,
   tools: 4,
   journal: 4,
 };
@@ -46,7 +49,7 @@ export class Deaths {
    * it is left dead.
    */
   async at(name: string, victim: Replica, meanwhile: () => Promise<void> = () => sleep(100)): Promise<void> {
-    const visits = VISITS[name.slice(0, name.indexOf("."))] ?? 1;
+    const visits = VISITS[name] ?? VISITS[name.slice(0, name.indexOf("."))] ?? 1;
     await victim.kill();
     await victim.start(`${name}:kill@${visits + this.#random.below(visits)}`);
     let dead = false;

@@ -12,6 +12,7 @@ import { type OwnRedis, privateRedis } from "#platform/testing/private-redis.ts"
 import { newAdminKey } from "#tests/e2e/admin-key.ts";
 import { RestClient } from "#tests/e2e/rest-client.ts";
 import { type SpawnedProcess, spawnMesh } from "#tests/e2e/spawned-process.ts";
+import { ASKS_FIRST } from "./history.ts";
 import { type OwnPostgres, startOwnPostgres } from "./own-postgres.ts";
 import { SIDE_EFFECTS_URL } from "./recording-plugin.ts";
 import { type ModelBooks, scriptModel } from "./scripted-model.ts";
@@ -39,6 +40,8 @@ export interface FaultMesh extends AsyncDisposable {
   /** The process of auth, config and tool. */
   readonly services: Replica;
   readonly adminKey: string;
+  /** Of somebody else of the same tenant, who decides what people are asked. */
+  readonly approverKey: string;
   readonly postgres: OwnPostgres;
   readonly database: TestDatabase;
   readonly redis: OwnRedis;
@@ -139,13 +142,14 @@ export async function startFaultMesh(options: FaultMeshOptions = {}): Promise<Fa
     ),
   );
   for (const gateway of gateways) undo.defer(async () => void (await gateway.stop()));
-  await equipAgent(new RestClient((gateways[0] as SpawnedProcess).baseUrl, adminKey));
+  const approverKey = await equip(new RestClient((gateways[0] as SpawnedProcess).baseUrl, adminKey));
   const owned = undo.move();
   return {
     gateways,
     agents,
     services: others,
     adminKey,
+    approverKey,
     postgres,
     database,
     redis,
@@ -181,16 +185,20 @@ async function startReplica(name: string, settings: Record<string, string>): Pro
   };
 }
 
-/** Gives the default agent the tools of these tests. */
-async function equipAgent(rest: RestClient): Promise<void> {
-  const expect = (answer: { status: number; body: unknown }) => {
-    if (answer.status !== 200) throw new Error(JSON.stringify(answer.body));
+/** Gives the default agent the tools of these tests, and makes a key for who allows their calls. */
+async function equip(rest: RestClient): Promise<string> {
+  const done = async (method: string, path: string, sent?: object) => {
+    const { status, body } = await rest.call(method, path, sent);
+    if (status !== 200) throw new Error(JSON.stringify(body));
+    return body;
   };
-  const tools = ["act_once", "act_again"];
-  expect(await rest.call("PATCH", "/api/v1/tenants/me", { enabled_tools: tools }));
-  const { body } = await rest.call("GET", "/api/v1/tenants/me/agents");
-  const agent = body.agents.find((one: { is_default: boolean }) => one.is_default);
-  expect(await rest.call("PATCH", `/api/v1/tenants/me/agents/${agent.agent_id}`, { tools }));
+  const tools = ["act_once", "act_again", ASKS_FIRST];
+  await done("PATCH", "/api/v1/tenants/me", { enabled_tools: tools });
+  const { agents } = await done("GET", "/api/v1/tenants/me/agents");
+  const agent = agents.find((one: { is_default: boolean }) => one.is_default);
+  await done("PATCH", `/api/v1/tenants/me/agents/${agent.agent_id}`, { tools });
+  const scopes = ["approvals:read", "approvals:resolve"];
+  return (await done("POST", "/api/v1/api-keys", { name: "approver", scopes })).secret;
 }
 
 /** The first and the last warnings of a process. */

@@ -34,11 +34,12 @@ export function describeFaults(
         const mesh = await startFaultMesh(options);
         const stored = new Stored(mesh.database.superuserUrl);
         const gateways = mesh.gateways.map(({ baseUrl }) => baseUrl);
-        const { adminKey } = mesh;
+        const { adminKey, approverKey } = mesh;
         suite = {
           mesh,
           stored,
-          load: (inFlight, play = anyPlay) => new Load({ name: `load${++loads}-`, gateways, adminKey, inFlight, play }),
+          load: (inFlight, play = anyPlay) =>
+            new Load({ name: `load${++loads}-`, gateways, adminKey, approverKey, inFlight, play }),
         };
       },
       { timeout: 90_000 },
@@ -51,7 +52,7 @@ export function describeFaults(
   });
 }
 
-/** Up to three turns with tools and an answer: a few seconds. */
+/** Up to three turns with tools and an answer, a few seconds; some are refused, wait to be allowed, or are told more. */
 function anyPlay(tag: string, random: Random): Play {
   return {
     tag,
@@ -59,5 +60,6 @@ function anyPlay(tag: string, random: Random): Play {
     deltas: 4 + random.below(8),
     paceMs: 60 + random.below(120),
     toolMs: random.below(500),
+    ...random.pick<Partial<Play>>([{}, {}, {}, {}, {}, {}, {}, { refused: true }, { asks: true }, { says: true }]),
   };
 }

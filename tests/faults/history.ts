@@ -27,8 +27,12 @@ export interface Watch {
   readonly whole: boolean;
 }
 
+/** The tool whose calls wait until people allow them. */
+export const ASKS_FIRST = "act_if_allowed";
+
 /** An execution of a tool, told by the tool itself to somebody outside the mesh. */
 export interface Execution {
+  readonly tool: string;
   readonly runId: string;
   readonly callId: string;
   readonly requestKey: string;
@@ -52,7 +56,7 @@ export interface Booked extends Tokens {
 
 export interface RunHistory {
   readonly runId: string;
-  /** How many owners it has had, one after the other: the ones before the last were killed or stood still. */
+  /** How many owners it has had, but for those that had it wait: the ones before the last were killed or stood still. */
   readonly owners: number;
   readonly log: readonly LogEvent[];
   /** When each event of the log was written, in milliseconds of the epoch. */
@@ -68,4 +72,14 @@ export interface RunHistory {
   readonly ledger: readonly Booked[];
   /** ErrorInfo reason of run_failed; empty for any other end. */
   readonly failure: string;
+  /** What run_failed says for people. */
+  readonly failureText: string;
+  /** The model refused it once, so that it may have failed of that. */
+  readonly refused: boolean;
+  /** Calls that people have allowed, by their ids. */
+  readonly allowed: readonly string[];
+  /** Messages that the run has taken in while it was at work, by their ids. */
+  readonly heard: readonly string[];
+  /** Those that its caller had been promised. */
+  readonly said: readonly string[];
 }

@@ -7,8 +7,8 @@ import type { RunService } from "#gen/agentmesh/agent/v1/run_service_pb.ts";
 import { reasonOf } from "#platform/rpc/errors.ts";
 import { oneRunPerKey } from "./checkers.ts";
 import { describeFaults, LIMIT_MS } from "./fault-suite.ts";
-import { runClient } from "./load.ts";
 import { report } from "./report.ts";
+import { runClient } from "./run-client.ts";
 import { messageOf } from "./scripted-model.ts";
 
 const KEYS = 1_000;

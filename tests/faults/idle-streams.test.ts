@@ -8,8 +8,8 @@ import { spawnTied } from "#platform/process/tied-child.ts";
 import { until } from "#platform/rpc/test-mesh.contract.ts";
 import { describeFaults, LIMIT_MS } from "./fault-suite.ts";
 import { HeldStreams } from "./held-streams.ts";
-import { runClient } from "./load.ts";
 import { type Line, reportAll } from "./report.ts";
+import { runClient } from "./run-client.ts";
 import { messageOf } from "./scripted-model.ts";
 
 const STREAMS = 5_000;

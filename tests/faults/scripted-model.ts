@@ -1,6 +1,6 @@
 import type { ModelServer, RecordedRequest, Scripted } from "#platform/testing/model-server/server.ts";
-import { type Block, type Turn, toolUse } from "#platform/testing/model-server/turn.ts";
-import type { ModelCall } from "./history.ts";
+import { type Block, fails, type Turn, toolUse } from "#platform/testing/model-server/turn.ts";
+import { ASKS_FIRST, type ModelCall } from "./history.ts";
 
 /** What the model does in a run, told by the user's message. */
 export interface Play {
@@ -17,6 +17,12 @@ export interface Play {
   readonly bytes?: number;
   /** The model begins its answer and says nothing more. */
   readonly hangs?: boolean;
+  /** The model refuses the first request of this play: the run fails, and the one that goes on with it does not. */
+  readonly refused?: boolean;
+  /** The first tool is one that people have to allow. */
+  readonly asks?: boolean;
+  /** Whoever asked says something more while the run is at work. */
+  readonly says?: boolean;
 }
 
 /** The message that asks for a play. */
@@ -40,12 +46,17 @@ const AHEAD = 500;
 /** Makes a server play what the messages ask for, and keeps its books. Every call has token counts of its own. */
 export function scriptModel(server: ModelServer): ModelBooks {
   const calls = new Map<string, ModelCall[]>();
+  const refused = new Set<string>();
   let serial = 0;
   const answer = (request: RecordedRequest): Turn => {
     if (server.pending() < AHEAD / 2) server.script(...Array<Scripted>(AHEAD).fill(answer));
     // Sessions grow; what the books need of a request is kept here.
     server.requests.length = 0;
     const { play, turn } = read(request);
+    if (play.refused === true && !refused.has(play.tag)) {
+      refused.add(play.tag);
+      return fails(400);
+    }
     serial += 1;
     const usage = { input_tokens: 100 + serial, output_tokens: 1 + (serial % 50) };
     const entry = { input: usage.input_tokens, output: usage.output_tokens };
@@ -69,7 +80,8 @@ export function scriptModel(server: ModelServer): ModelBooks {
 
 function content(play: Play, turn: number): Block[] {
   if (turn >= play.turns) return [{ type: "text", text: prose(play, `This was ${play.tag}.`) }];
-  const tool = turn % 2 === 0 ? "act_once" : "act_again";
+  const asks = play.asks === true && turn === 0;
+  const tool = asks ? ASKS_FIRST : turn % 2 === 0 ? "act_once" : "act_again";
   return [{ type: "text", text: prose(play, "Let me act.") }, toolUse(tool, { wait_ms: play.toolMs })];
 }
 

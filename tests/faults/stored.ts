@@ -3,13 +3,14 @@ import { fromBinary } from "@bufbuild/protobuf";
 import { anyUnpack } from "@bufbuild/protobuf/wkt";
 import pg from "pg";
 import { type AgentEvent, AgentEventSchema } from "#gen/agentmesh/agent/v1/agent_event_pb.ts";
+import { ApprovalState } from "#gen/agentmesh/agent/v1/approval_pb.ts";
 import { UsageSummarySchema } from "#gen/agentmesh/common/v1/usage_pb.ts";
 import { ErrorInfoSchema } from "#gen/google/rpc/error_details_pb.ts";
 import type { Booked, LogEvent, RunHistory, Tokens } from "./history.ts";
-import { logEvent } from "./load.ts";
+import { logEvent } from "./run-client.ts";
 
 /** What is stored of a run. */
-export type StoredRun = Omit<RunHistory, "runId" | "watches" | "executions" | "modelCalls">;
+export type StoredRun = Omit<RunHistory, "runId" | "watches" | "executions" | "modelCalls" | "refused" | "said">;
 
 /** The connection of the checks; survives a restart of the server. */
 export class Stored implements AsyncDisposable {
@@ -21,8 +22,8 @@ export class Stored implements AsyncDisposable {
   }
 
   async runs(): Promise<Map<string, StoredRun>> {
-    const { rows } = await this.#pool.query<{ run_id: string; epoch: number; event: Buffer | null; at: number }>(
-      `SELECT r.run_id, r.epoch, e.event, extract(epoch FROM e.create_time)::float8 * 1000 AS at
+    const { rows } = await this.#pool.query<{ run_id: string; attempt: number; event: Buffer | null; at: number }>(
+      `SELECT r.run_id, r.attempt, e.event, extract(epoch FROM e.create_time)::float8 * 1000 AS at
        FROM agent.runs r LEFT JOIN agent.run_events e USING (tenant_id, run_id) ORDER BY r.run_id, e.seq`,
     );
     const usage = await this.#usage();
@@ -33,7 +34,7 @@ export class Stored implements AsyncDisposable {
         const written = events.flatMap(({ event, at }) => (event === null ? [] : [{ event, at }]));
         const decoded = written.map(({ event }) => fromBinary(AgentEventSchema, event));
         const log: LogEvent[] = decoded.map(logEvent);
-        const owners = events[0]?.epoch ?? 1;
+        const owners = events[0]?.attempt ?? 1;
         const money = { usage: usage.get(runId), ledger: ledger.get(runId) ?? [] };
         return [runId, { log, writtenAt: written.map(({ at }) => at), owners, ...money, ...accounts(decoded) }];
       }),
@@ -57,7 +58,7 @@ export class Stored implements AsyncDisposable {
 
   /** Runs that have lost an owner. */
   async interrupted(): Promise<number> {
-    const { rows } = await this.#pool.query<{ n: string }>("SELECT count(*) AS n FROM agent.runs WHERE epoch > 1");
+    const { rows } = await this.#pool.query<{ n: string }>("SELECT count(*) AS n FROM agent.runs WHERE attempt > 1");
     return Number(rows[0]?.n);
   }
 
@@ -96,11 +97,18 @@ export class Stored implements AsyncDisposable {
   }
 }
 
-function accounts(events: readonly AgentEvent[]): Pick<StoredRun, "steps" | "total" | "failure"> {
+function accounts(
+  events: readonly AgentEvent[],
+): Pick<StoredRun, "steps" | "total" | "failure" | "failureText" | "allowed" | "heard"> {
   const steps: Tokens[] = [];
   let total: Tokens | undefined;
+  const allowed: string[] = [];
+  const heard: string[] = [];
   let failure = "";
-  for (const { payload } of events) {
+  let failureText = "";
+  for (const { payload, itemId } of events) {
+    if (payload.case === "inputAccepted") heard.push(payload.value.messageId);
+    if (payload.case === "approvalResolved" && payload.value.state === ApprovalState.APPROVED) allowed.push(itemId);
     const usage = "usage" in (payload.value ?? {}) ? (payload.value as { usage?: Usage }).usage : undefined;
     if (payload.case === "stepCompleted" && usage !== undefined) steps.push(tokens(usage));
     if (payload.case === "runCompleted" || payload.case === "runFailed" || payload.case === "runCancelled") {
@@ -108,9 +116,10 @@ function accounts(events: readonly AgentEvent[]): Pick<StoredRun, "steps" | "tot
     }
     if (payload.case !== "runFailed") continue;
     const infos = payload.value.error?.details.map((detail) => anyUnpack(detail, ErrorInfoSchema));
+    failureText = payload.value.error?.message ?? "";
     failure = infos?.find((info) => info !== undefined)?.reason ?? "without a reason";
   }
-  return { steps, total, failure };
+  return { steps, total, failure, failureText, allowed, heard };
 }
 
 type Usage = { inputTokens: bigint; outputTokens: bigint };

@@ -10,8 +10,8 @@ import { resumesExactly, shownIsCommitted } from "./checkers.ts";
 import type { FaultMesh } from "./fault-mesh.ts";
 import { describeFaults, LIMIT_MS } from "./fault-suite.ts";
 import type { SeenEvent, Watch } from "./history.ts";
-import { runClient, seen } from "./load.ts";
 import { quantile, report } from "./report.ts";
+import { runClient, seen } from "./run-client.ts";
 import { messageOf } from "./scripted-model.ts";
 import { LONG } from "./seed.ts";
 import type { StoredRun } from "./stored.ts";
@@ -140,7 +140,7 @@ function spanOf(run: StoredRun | undefined): number {
 function faultsOf(runId: string, run: StoredRun | undefined, readers: readonly Watched[]): string[] {
   if (run === undefined) return [`${runId} has no log`];
   const watches = readers.flatMap((reader) => reader.watches);
-  const history = { runId, watches, executions: [], modelCalls: [], ...run };
+  const history = { runId, watches, executions: [], modelCalls: [], refused: false, said: [], ...run };
   return [...shownIsCommitted(history), ...resumesExactly(history)];
 }
 

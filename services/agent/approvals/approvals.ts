@@ -2,6 +2,7 @@ import { ApprovalState } from "#gen/agentmesh/agent/v1/approval_pb.ts";
 import type { ResolveApprovalRequest } from "#gen/agentmesh/agent/v1/approval_service_pb.ts";
 import type { Database, Tx } from "#platform/postgres/database.ts";
 import { idempotent } from "#platform/postgres/idempotency.ts";
+import { failpoint } from "#platform/process/failpoint.ts";
 import type { Call } from "#platform/rpc/call.ts";
 import { notFound, raise } from "#platform/rpc/errors.ts";
 import { canonical } from "../domain/canonical.ts";
@@ -73,6 +74,7 @@ export class Approvals {
       return { approval: await this.#find(tx, call, approvalId), advanced, run };
     });
     const { approval, advanced, run } = settled;
+    failpoint("approvals.after-resolve");
     if (advanced !== undefined) this.#deps.onAdvanced(advanced);
     return { approval, appliedThrough: advanced?.newest.seq ?? run.last_seq };
   }

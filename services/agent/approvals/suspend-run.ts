@@ -5,6 +5,7 @@ import { newId } from "#platform/id.ts";
 import { audit } from "#platform/postgres/audit.ts";
 import type { Tx } from "#platform/postgres/database.ts";
 import { enqueue } from "#platform/postgres/outbox.ts";
+import { failpoint } from "#platform/process/failpoint.ts";
 import type { Call } from "#platform/rpc/call.ts";
 import type { EventBody } from "../runs/event-envelope.ts";
 import { maskedJson } from "../runs/masked-output.ts";
@@ -40,6 +41,7 @@ export async function suspendRun(
   for (const call of clientCalls) log.append({ within: (tx) => insertClientCall(tx, log.ids.runId, call) });
   log.append({ body: suspended(awaiting), suspend: awaiting });
   await log.flush();
+  failpoint("suspend-run.after-store");
 }
 
 /** The event that tells what a run waits for. */

@@ -1,6 +1,6 @@
 import { Code, ConnectError } from "@connectrpc/connect";
 import { RetryAdvice } from "#gen/agentmesh/agent/v1/agent_event_pb.ts";
-import { AppError, factsOf, reasonOf } from "#platform/rpc/errors.ts";
+import { AppError, dependencyDown, factsOf, reasonOf } from "#platform/rpc/errors.ts";
 import type { Reason } from "#platform/rpc/reasons.ts";
 import { ModelError } from "../llm/model-error.ts";
 import { failure, internalFailure, type RunEnd } from "./run-end.ts";
@@ -31,13 +31,18 @@ export class LogBroken extends Error {
 export function endOf(error: unknown, signal: AbortSignal): RunEnd {
   if (signal.aborted) {
     const reason: unknown = signal.reason;
-    if (reason instanceof LogBroken) return failureOf(reason.cause);
+    if (reason instanceof LogBroken) return failureOf(whyNotWritten(reason.cause));
     if (!(reason instanceof RunTimeout)) {
       return { kind: "cancelled", cause: reason instanceof CancelRequest ? reason.why : "caller" };
     }
     return timedOut();
   }
   return failureOf(error);
+}
+
+/** Writing has no deadline that a caller has set: where the database did not answer in time, it was away. */
+function whyNotWritten(cause: unknown): unknown {
+  return reasonOf(cause) === "DEADLINE" ? dependencyDown("postgres", cause) : cause;
 }
 
 function failureOf(error: unknown): RunEnd {
