@@ -65,7 +65,7 @@ export class Stored implements AsyncDisposable {
   /** Runs that are being worked on, by the port of the process that owns them. */
   async inFlight(): Promise<Map<string, string[]>> {
     const { rows } = await this.#pool.query<{ run_id: string; owner_address: string }>(
-      "SELECT run_id, owner_address FROM agent.runs WHERE state = 2",
+      "SELECT run_id, owner_address FROM agent.runs WHERE state = 2 AND owner_address <> ''",
     );
     const byPort = Map.groupBy(rows, ({ owner_address }) => new URL(owner_address).port);
     return new Map([...byPort].map(([port, runs]) => [port, runs.map(({ run_id }) => run_id)]));
