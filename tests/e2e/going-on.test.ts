@@ -71,8 +71,10 @@ describeMesh("turns and sessions that a caller goes on with over REST", (mesh) =
     assert.equal((await over(waits.run_id)).response, "It rains.");
     assert.equal(mesh().model.requests.length, 2, "the result was taken once");
     assert.match(JSON.stringify(mesh().model.requests.at(-1)?.body.messages), /rain, 9 degrees/);
-    const late = await rest().call("POST", path, { results });
-    assert.equal(late.status, 400, JSON.stringify(late.body));
+    await done("POST", path, { results });
+    const otherwise = { results: [{ ...results[0], content: [{ text: { text: "snow" } }] }] };
+    const late = await rest().call("POST", path, otherwise);
+    assert.deepEqual([late.status, errorOf(late).reason], [400, "FIELD_CONFLICT"]);
   });
 
   test("a turn that is at work is told more, by its run and by its session", async () => {

@@ -21,7 +21,7 @@ describeFaults("agents that are killed with -9 at any moment", {}, (suite) => {
   test("lose no event, act once, and leave runs that others take", { timeout: LIMIT_MS }, async () => {
     const { mesh, stored } = suite();
     const random = new Random(SEED);
-    await using load = suite().load(90);
+    await using load = suite().load(70);
     const kills: Kill[] = [];
     const until = Date.now() + LIMIT_MS - 60_000;
     while ((await stored.interrupted()) < INTERRUPTED && Date.now() < until) {

@@ -85,24 +85,28 @@ export class Reaper {
   async reap(): Promise<void> {
     const { database, owner, address, leaseMs } = this.#options;
     const { signal } = this.#stopped;
+    // While one batch is loaded, the next one is claimed.
+    let loading: Promise<unknown> = Promise.resolve();
     try {
       for (;;) {
         const leasedAt = performance.now();
         const claimed = await database.worker((tx) => claimExpired(tx, { owner, address, leaseMs }, BATCH), { signal });
         if (claimed.length > 0) failpoint("reaper.after-claim");
+        await loading;
         // At the same time: their leases run while each of them is loaded.
-        await Promise.all(
+        loading = Promise.all(
           claimed.map((run) =>
             // One run that cannot be taken up must not keep the others.
             this.#takeUp(run, leasedAt).catch((error: unknown) => this.#failed(error, { run_id: run.runId })),
           ),
         );
         signal.throwIfAborted();
-        if (claimed.length < BATCH) return;
+        if (claimed.length < BATCH) break;
       }
     } catch (error) {
       this.#failed(error, {});
     }
+    await loading;
   }
 
   #failed(error: unknown, about: { run_id?: string }): void {
