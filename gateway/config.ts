@@ -1,7 +1,7 @@
 import type { ConfigSource } from "#platform/config/source.ts";
 import { MAX_RATE } from "#platform/redis/limiter.ts";
+import { blockList } from "#platform/rpc/address-block.ts";
 import type { PortLimits } from "#platform/rpc/port.ts";
-import { blockList } from "./edge/peer.ts";
 import { GATEWAY_LIMITS, type GatewayLimits } from "./limits.ts";
 import { readPortLimits } from "./port-config.ts";
 

@@ -4,7 +4,6 @@ import type { ConnectRouter } from "@connectrpc/connect";
 import type { GatewayPortConfig, GatewayRunning } from "#gateway/index.ts";
 import { newId } from "#platform/id.ts";
 import { type ModuleTable, startOrder } from "#platform/module/graph.ts";
-import type { HealthReportOptions } from "#platform/module/health-report.ts";
 import { Lifecycle, type Part } from "#platform/module/lifecycle.ts";
 import type { Component, Platform, Running } from "#platform/module/module.ts";
 import type { OutboxRelay } from "#platform/postgres/outbox-relay.ts";
@@ -16,7 +15,7 @@ import { type NodeListener, openPort, type Port } from "#platform/rpc/port.ts";
 import { mountReflection } from "#platform/rpc/reflection.ts";
 import { createRpcListener } from "#platform/rpc/rpc-listener.ts";
 import { deriveServiceKeys } from "#platform/rpc/service-keys.ts";
-import { withServicePages } from "#platform/rpc/service-pages.ts";
+import { type ServicePagesOptions, withServicePages } from "#platform/rpc/service-pages.ts";
 import { createServicePipeline } from "#platform/rpc/service-pipeline.ts";
 import { createPageTokens } from "#platform/secrets/page-token.ts";
 import { loadRootSecret } from "#platform/secrets/root-secret.ts";
@@ -115,7 +114,7 @@ export async function startProcess(config: MeshConfig, table: ModuleTable, log: 
       modules.flatMap(({ services }) => [...services]),
       pipeline,
       health,
-      { components, draining: () => lifecycle.state === "draining", log },
+      { components, draining: () => lifecycle.state === "draining", metrics, log },
     ),
   );
   const owned = undo.move();
@@ -172,7 +171,7 @@ function listenerOf(
   services: readonly DescService[],
   pipeline: ReturnType<typeof createServicePipeline>,
   health: HealthSource,
-  report: Pick<HealthReportOptions, "components" | "draining"> & { readonly log: Log },
+  report: Pick<ServicePagesOptions, "components" | "draining" | "metrics"> & { readonly log: Log },
 ): NodeListener {
   const gateway = parts.map(({ running }) => running).find(hasListener);
   if (gateway !== undefined) return gateway.listener;

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { blockList, createPeerResolver } from "./peer.ts";
+import { blockList } from "#platform/rpc/address-block.ts";
+import { createPeerResolver } from "./peer.ts";
 
 describe("the client's address", () => {
   test("is the connection's other end when no proxy is trusted, whatever the header says", () => {

@@ -1,4 +1,5 @@
-import { BlockList, isIP, isIPv4 } from "node:net";
+import { isIP } from "node:net";
+import { blockList, contains, plainAddress } from "#platform/rpc/address-block.ts";
 
 /** Finds the address of the client behind a request. */
 export interface PeerResolver {
@@ -29,33 +30,4 @@ export function createPeerResolver(trustedProxies: readonly string[]): PeerResol
       return client;
     },
   };
-}
-
-/** Reads addresses and CIDR blocks. Throws an error that names the one that is neither. */
-export function blockList(blocks: readonly string[]): BlockList {
-  const list = new BlockList();
-  for (const block of blocks) {
-    const [address = "", bits, ...more] = block.split("/");
-    const family = isIPv4(address) ? "ipv4" : "ipv6";
-    const most = family === "ipv4" ? 32 : 128;
-    const prefix = bits === undefined ? most : Number(bits);
-    if (isIP(address) === 0 || more.length > 0 || !/^\d{0,3}$/.test(bits ?? "") || bits === "" || prefix > most) {
-      throw new Error(`${JSON.stringify(block)} is neither an address nor a CIDR block`);
-    }
-    list.addSubnet(address, prefix, family);
-  }
-  return list;
-}
-
-export function contains(list: BlockList, address: string): boolean {
-  return isIP(address) !== 0 && list.check(address, isIPv4(address) ? "ipv4" : "ipv6");
-}
-
-/** Without brackets, port, zone and the IPv4-in-IPv6 prefix, under which a dual-stack socket shows IPv4 peers. */
-function plainAddress(text: string): string {
-  const bracketed = /^\[([^\]]*)\](?::\d+)?$/.exec(text)?.[1];
-  const bare = bracketed ?? (/^\d+(?:\.\d+){3}:\d+$/.test(text) ? text.slice(0, text.indexOf(":")) : text);
-  const [address = ""] = bare.split("%", 1);
-  const mapped = /^::ffff:(\d+(?:\.\d+){3})$/i.exec(address)?.[1];
-  return mapped ?? address;
 }

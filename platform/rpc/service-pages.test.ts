@@ -16,12 +16,15 @@ async function open(components: readonly Component[], state = { ready: true, dra
     ttlMs: 0,
     probeMs,
     log: { warn() {} },
+    metrics: { contentType: "text/plain; version=0.0.4", text: async () => "agent_runs 3\n" },
   });
   const port = await openPort({ host: "127.0.0.1", port: 0, listener });
   const ask = async (path: string, init?: RequestInit) => {
     const response = await fetch(`http://127.0.0.1:${port.port}${path}`, init);
     const text = await response.text();
-    return { status: response.status, headers: response.headers, body: text === "" ? undefined : JSON.parse(text) };
+    const json = response.headers.get("content-type") === "application/json";
+    const body = text === "" ? undefined : json ? JSON.parse(text) : text;
+    return { status: response.status, headers: response.headers, body };
   };
   return { ask, state, [Symbol.asyncDispose]: () => port.close(0) };
 }
@@ -77,6 +80,17 @@ describe("the pages of a service's process", () => {
     port.state.ready = false;
     assert.deepEqual([(await ready()).status, (await ready()).body.status], [503, "not_ready"]);
     assert.equal((await live()).status, 200);
+  });
+
+  test("show metrics to this host, but not to whom a proxy hands on", async () => {
+    await using port = await open([]);
+    const { status, body, headers } = await port.ask("/metrics");
+    assert.deepEqual([status, body, headers.get("content-type")], [200, "agent_runs 3\n", "text/plain; version=0.0.4"]);
+    for (const name of ["x-forwarded-for", "forwarded", "x-real-ip"]) {
+      const handedOn = await port.ask("/metrics", { headers: { [name]: "127.0.0.1" } });
+      assert.equal(handedOn.status, 403, name);
+      assert.doesNotMatch(handedOn.body, /agent_runs/);
+    }
   });
 
   test("take GET and HEAD only; every other path is the service's", async () => {

@@ -39,6 +39,10 @@ describeMesh("a model that fails, in the health report", (mesh) => {
     assert.equal((await own.call("GET", "/health/ready")).status, 200);
     assert.equal((await own.call("GET", "/health/live")).status, 200);
 
+    const metrics = await own.call("GET", "/metrics");
+    assert.equal(metrics.status, 200);
+    assert.match(metrics.body, /rpc_server_requests_total\{service="agentmesh\.agent\.v1\.ChatService",method="Chat"/);
+
     if (mesh().mode === "distributed") {
       const gateway = await rest.call("GET", "/health");
       assert.equal(gateway.body.status, "healthy");
