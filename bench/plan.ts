@@ -20,7 +20,13 @@ export interface Plan {
   };
   /** Slow streams that are open at once while memory is read; each process of this part is a fresh one. */
   readonly open: { readonly streams: number; readonly samples: number; readonly targets: readonly TargetName[] };
-  readonly creates: { readonly concurrency: number; readonly windows: number; readonly windowMs: number };
+  readonly creates: {
+    /** Unmeasured runs before the first window. */
+    readonly warmUp: number;
+    readonly concurrency: number;
+    readonly windows: number;
+    readonly windowMs: number;
+  };
   /** Calls of each face, one after the other, in each round. */
   readonly unaryCalls: number;
   /** Runs whose events are counted, in each round; their model writes piece by piece. */
@@ -44,7 +50,7 @@ const FULL: Plan = {
   windowMs: 2_500,
   paced: { streams: 50, deltas: 50, paceMs: 20, windowMs: 5_000 },
   open: { streams: 500, samples: 3, targets: ["relay", "grpc", "connect", "sse"] },
-  creates: { concurrency: 16, windows: 5, windowMs: 1_500 },
+  creates: { warmUp: 4_000, concurrency: 16, windows: 5, windowMs: 1_500 },
   unaryCalls: 500,
   events: { lanes: 16, deltas: 200, windowMs: 2_500 },
   background: { lanes: 16, windowMs: 2_500 },
@@ -62,7 +68,7 @@ const QUICK: Plan = {
   windowMs: 700,
   paced: { ...FULL.paced, windowMs: 1_200 },
   open: { ...FULL.open, streams: 300, samples: 1 },
-  creates: { concurrency: 16, windows: 3, windowMs: 1_000 },
+  creates: { warmUp: 1_000, concurrency: 16, windows: 3, windowMs: 1_000 },
   unaryCalls: 200,
   events: { ...FULL.events, windowMs: 1_000 },
   background: { ...FULL.background, windowMs: 1_000 },
@@ -80,7 +86,7 @@ const SMOKE: Plan = {
   windowMs: 50,
   paced: { streams: 2, deltas: 2, paceMs: 5, windowMs: 50 },
   open: { streams: 4, samples: 1, targets: ["relay"] },
-  creates: { concurrency: 2, windows: 1, windowMs: 50 },
+  creates: { warmUp: 2, concurrency: 2, windows: 1, windowMs: 50 },
   unaryCalls: 3,
   events: { lanes: 2, deltas: 3, windowMs: 50 },
   background: { lanes: 2, windowMs: 50 },

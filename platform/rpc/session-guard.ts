@@ -15,6 +15,9 @@ export interface SessionLimits {
   readonly settingsRate: number;
 }
 
+/** Events of a session that come by the thousand. */
+const COUNTED = ["ping", "remoteSettings"] as const;
+
 /** Codes of streams that ended as they should, or whose callers had enough of them; Node bounds those itself. */
 const HARMLESS: ReadonlySet<number> = new Set([
   constants.NGHTTP2_NO_ERROR,
@@ -35,6 +38,8 @@ export function guardSession(session: ServerHttp2Session, limits: SessionLimits,
   const count = (allowance: Allowance) => {
     if (allowance.take() || session.destroyed) return;
     session.destroy(undefined, constants.NGHTTP2_ENHANCE_YOUR_CALM);
+    // What was read with the frame that was too much is still gone through; where nobody listens, Node calls nobody.
+    for (const event of COUNTED) session.removeAllListeners(event);
     onOffence();
   };
   session.on("ping", () => count(pings));

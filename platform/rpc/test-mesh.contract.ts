@@ -144,9 +144,9 @@ export function testCall(scopes: readonly string[], more: Partial<Call> = {}): C
 }
 
 /** Resolves when `condition` holds; rejects after five seconds. */
-export async function until(condition: () => boolean, what: string): Promise<void> {
+export async function until(condition: () => boolean | Promise<boolean>, what: string): Promise<void> {
   const deadline = performance.now() + 5_000;
-  while (!condition()) {
+  while (!(await condition())) {
     if (performance.now() > deadline) throw new Error(`waited too long for ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 5));
   }

@@ -11,12 +11,11 @@ import type { Reason } from "#platform/rpc/reasons.ts";
 import { parseRunInput } from "../domain/run-input.ts";
 import { ChatProjection, failureOf } from "../runs/chat-projection.ts";
 import { isTerminal } from "../runs/event-envelope.ts";
-import { isOver } from "../runs/run-state.ts";
 import type { OpenedRun, Runs } from "../runs/runs.ts";
 
-/** Longest wait of Chat for its answer; then it answers with state RUNNING and the run's id. */
+/** Longest wait of Chat for its answer; then it answers with the run's state, RUNNING or QUEUED, and its id. */
 const CHAT_WAIT_MS = 10 * 60_000;
-/** Kept back from the caller's deadline, so that the answer with state RUNNING still reaches it. */
+/** Kept back from the caller's deadline, so that the answer without an end still reaches it. */
 const ANSWER_MARGIN_MS = 500;
 /** Time for the cancellation of a run whose caller has left. */
 const LEAVE_MS = 30_000;
@@ -112,7 +111,7 @@ async function chatResponse(runs: Runs, call: Call, opened: OpenedRun) {
     response: run.response,
     sessionId,
     runId: run.run_id,
-    state: isOver(run) || run.state === RunState.SUSPENDED ? run.state : RunState.RUNNING,
+    state: run.state,
     outcome: run.outcome,
     ...(run.state === RunState.SUSPENDED && (await runs.pending(call, run))),
     ...(run.usage === null ? {} : { usage: fromBinary(UsageSummarySchema, run.usage) }),

@@ -55,6 +55,13 @@ describe("a turn in a session that has a run in progress", { skip: skipWithoutPo
   };
   const texts = async (sessionId: string) => (await said(sessionId)).map(({ text }) => text);
 
+  /** How many messages a run has not yet taken in. */
+  const waitingFor = async (runId: string) => {
+    const sql = "SELECT inputs_pending FROM agent.runs WHERE run_id = $1";
+    const [run] = await mesh.db.tenant(me.tenantId, (tx) => tx.query<{ inputs_pending: number }>(sql, [runId]));
+    return run?.inputs_pending;
+  };
+
   /** A run whose tool is being executed until `go` is called. */
   async function held(): Promise<{ runId: string; sessionId: string; go: () => void }> {
     const tool = Promise.withResolvers<string>();
@@ -125,8 +132,8 @@ describe("a turn in a session that has a run in progress", { skip: skipWithoutPo
     };
     const streaming = stream();
     const chatting = mesh.one.chat.chat({ message: "please", sessionId, onBusy: OnBusy.STEER }, callAs(me));
+    await until(async () => (await waitingFor(runId)) === 3, "all three");
     await until(() => mesh.one.service.liveRuns.all().some(({ log }) => log.inputsDue), "the nudge");
-    await sleep(300);
     go();
     const answer = await chatting;
     assert.deepEqual([answer.runId, answer.response], [runId, "Red, then."]);
@@ -151,6 +158,10 @@ describe("a turn in a session that has a run in progress", { skip: skipWithoutPo
     const waiting = mesh.one.chat.chat({ message: "third", sessionId, onBusy: OnBusy.ENQUEUE }, callAs(me));
     await sleep(200);
     assert.equal(await stateOf(second.runId), RunState.QUEUED);
+    const hasty = { message: "hasty", sessionId, onBusy: OnBusy.ENQUEUE };
+    const unanswered = await mesh.one.chat.chat(hasty, { ...callAs(me), timeoutMs: 1_500 });
+    assert.equal(unanswered.state, RunState.QUEUED);
+    await mesh.one.runs.cancelRun({ runId: unanswered.runId }, callAs(me));
     go();
     const third = await waiting;
     assert.equal(third.response, "3.");

@@ -154,7 +154,8 @@ export type ChatResponse = Message<"agentmesh.agent.v1.ChatResponse"> & {
   runId: string;
 
   /**
-   * COMPLETED, CANCELLED, SUSPENDED when the run waits, or RUNNING when the answer takes longer than the call may last.
+   * COMPLETED, CANCELLED, SUSPENDED when the run waits for somebody; RUNNING, or QUEUED when it waits for its turn, where the
+   * answer takes longer than the call may last.
    *
    * @generated from field: agentmesh.agent.v1.RunState state = 5;
    */
@@ -1038,7 +1039,7 @@ export const OnBusySchema: GenEnum<OnBusy> = /*@__PURE__*/
  */
 export const ChatService: GenService<{
   /**
-   * Sends a message and waits for the answer, ten minutes at most; then it answers with state RUNNING and the run's id.
+   * Sends a message and waits for the answer, ten minutes at most; then it answers with state RUNNING, or QUEUED, and the run's id.
    * A run that has to wait for people is answered with state SUSPENDED and what it waits for. The run goes on when the
    * caller leaves.
    *
