@@ -57,7 +57,7 @@ async function main(): Promise<number> {
   const together = files.filter((file) => !ALONE.some(({ folder }) => file.startsWith(folder)));
   // They wait more than they compute.
   const reports = [
-    await runNode(together, { concurrency: availableParallelism() + 1, limitMs: fileLimitMs }, environment),
+    await runNode(together, { concurrency: availableParallelism() + 2, limitMs: fileLimitMs }, environment),
   ];
   for (const { folder, limitMs } of ALONE) {
     const some = files.filter((file) => file.startsWith(folder));

@@ -10,8 +10,9 @@ export const ROUNDS = LONG ? 3 : 1;
 /** On a machine that does other things, too, a process is up and busy only after a while. */
 const REACHED_WITHIN_MS = 60_000;
 
-/** Some of them end before the failpoint is reached. */
-const IN_FLIGHT_WHEN_ARMED = IN_FLIGHT_PER_FAULT * 2;
+/** What a failpoint waits for, and how long at most: many of these runs end before it is reached. */
+const IN_FLIGHT_WHEN_ARMED = IN_FLIGHT_PER_FAULT * 3;
+const ARMED_WITHIN_MS = 10_000;
 
 /** About how often a failpoint, or one of these files, is visited before its process dies of it; others once. */
 const VISITS: Readonly<Record<string, number>> = {
@@ -56,9 +57,10 @@ export class Deaths {
     void victim.process.exited.then(() => {
       dead = true;
     });
-    const late = Date.now() + REACHED_WITHIN_MS;
-    while ((await this.#inFlight()) < IN_FLIGHT_WHEN_ARMED && Date.now() < late) await sleep(50);
+    const armed = Date.now() + ARMED_WITHIN_MS;
+    while ((await this.#inFlight()) < IN_FLIGHT_WHEN_ARMED && Date.now() < armed) await sleep(50);
     victim.process.signal("SIGUSR2");
+    const late = Date.now() + REACHED_WITHIN_MS;
     while (!dead && Date.now() < late) await meanwhile();
     if (!dead) this.missed.push(name);
     else this.inFlight.push(await this.#inFlight());
