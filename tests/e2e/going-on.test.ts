@@ -78,14 +78,14 @@ describeMesh("turns and sessions that a caller goes on with over REST", (mesh) =
   });
 
   test("a turn that is at work is told more, by its run and by its session", async () => {
+    const other = await elsewhere();
     mesh().model.reset();
-    const slow = { ...says("one two three four five six seven eight"), paceMs: 250 };
+    const slow = { ...says("one two three four five six seven eight"), paceMs: 600 };
     mesh().model.script(slow, says("Red and big."));
     const { run } = await done("POST", "/api/v1/runs", { message: "paint" });
     const { run_id: runId, session_id: sessionId } = run;
     const request_id = randomUUID();
     const more = { message: "in red", request_id };
-    const other = await elsewhere();
     const first = await done("POST", `/api/v1/runs/${runId}:sendInput`, more, other);
     const again = await done("POST", `/api/v1/runs/${runId}:sendInput`, more);
     assert.equal(again.message_id, first.message_id);

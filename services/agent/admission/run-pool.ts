@@ -72,7 +72,7 @@ export class RunPool implements AsyncDisposable {
   constructor(options: RunPoolOptions) {
     this.#options = options;
     this.#queue = new FairQueue(options);
-    this.#backlog = new Backlog(options.maxRuns);
+    this.#backlog = new Backlog();
     this.#renewal = setInterval(() => void this.#renew(), Math.max(1, options.leaseMs / 3));
     this.#renewal.unref();
   }
@@ -103,7 +103,7 @@ export class RunPool implements AsyncDisposable {
     const { maxWaiting, maxWaitingPerTenant } = this.#options;
     const isFull = this.#queue.waitingOf(tenantId) + parked >= maxWaitingPerTenant || this.use.waiting >= maxWaiting;
     const waiting = isFull ? undefined : this.#queue.push(tenantId, weight, applicant);
-    if (waiting === undefined) throw this.#full(tenantId);
+    if (waiting === undefined) throw this.#full(admission);
     this.#pump();
     // Nobody has to wait in most cases, and then nothing is set up for it.
     if (applicant.over) return applicant.settled.promise;
@@ -168,7 +168,7 @@ export class RunPool implements AsyncDisposable {
       this.#pump();
     };
     const onAbort = () => leave(signal.reason);
-    const timer = setTimeout(() => leave(this.#full(tenantId)), this.#options.maxWaitMs);
+    const timer = setTimeout(() => leave(this.#full(applicant)), this.#options.maxWaitMs);
     signal.addEventListener("abort", onAbort, { once: true });
     try {
       return await settled.promise;
@@ -294,10 +294,14 @@ export class RunPool implements AsyncDisposable {
     for (const [tenantId, holders] of this.#working) await permits.renew(tenantId, [...holders.keys()], leaseMs);
   }
 
-  #full(tenantId: string) {
-    const { maxWaitingPerTenant, maxWaiting } = this.#options;
-    const own = this.#parked.has(tenantId) || this.#queue.waitingOf(tenantId) >= maxWaitingPerTenant;
-    const scope = own && this.#queue.size < maxWaiting ? "tenant" : "server";
-    return poolFull(scope, this.#backlog.retryAfterMs(this.use.waiting));
+  #full({ tenantId, tenantLimit }: Admission) {
+    const { maxWaitingPerTenant, maxWaiting, maxRuns } = this.#options;
+    const parked = this.#parked.get(tenantId)?.applicants.length ?? 0;
+    const waiting = this.#queue.waitingOf(tenantId) + parked;
+    const own = (parked > 0 || waiting >= maxWaitingPerTenant) && this.#queue.size < maxWaiting;
+    const queue = own
+      ? { name: tenantId, waiting, width: Math.min(tenantLimit, maxRuns) }
+      : { name: "", waiting: this.use.waiting, width: maxRuns };
+    return poolFull(own ? "tenant" : "server", this.#backlog.retryAfterMs(queue));
   }
 }
