@@ -14,6 +14,9 @@ export function report(
   console.log(`${name}  ${value}  ${bar}  ${verdict}  seed=${SEED}`);
   if (passes) return;
   const shown = details.slice(0, 20).join("\n");
+  // At once: the runner tells why a test failed only at its own end, which may be an interruption.
+  // biome-ignore lint/suspicious/noConsole: as above
+  if (shown !== "") console.log(shown);
   assert.fail(`${name}: ${value}, and the bar is ${bar}; FAULTS_SEED=${SEED} repeats the schedule\n${shown}`);
 }
 
