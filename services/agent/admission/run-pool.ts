@@ -158,7 +158,7 @@ export class RunPool implements AsyncDisposable {
   }
 
   async #wait(applicant: Applicant, waiting: Waiting<Applicant>): Promise<RunPermit> {
-    const { signal, tenantId, settled } = applicant;
+    const { signal, settled } = applicant;
     const leave = (reason: unknown) => {
       if (applicant.over) return;
       applicant.over = true;
