@@ -26,7 +26,7 @@ const ALONE = [
   { folder: "tests/faults/", limitMs: faultFileLimitMs },
 ];
 
-/** Bars of time and memory that have not been seen to hold on a busy machine: only when a filter asks for something. */
+/** Bars of time and memory that hold on a quiet machine only, and minutes more: only when a filter asks for something. */
 const WHEN_ASKED = ["idle-streams", "lost-runs", "quiet-tenant", "watchers"].map(
   (name) => `tests/faults/${name}.test.ts`,
 );
