@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import { Code } from "@connectrpc/connect";
 import { InMemorySpanExporter } from "@opentelemetry/sdk-trace";
+import { AppError } from "../rpc/errors.ts";
 import type { CallOutcome } from "../rpc/observe.ts";
 import { createLog } from "./log.ts";
 import { createMetrics } from "./metrics.ts";
@@ -40,18 +42,21 @@ describe("rpcObservation", () => {
     const full = { ...outcome, code: "resource_exhausted", error: new Error("full") };
     observation.begin(info).end({ ...full, reason: "CONCURRENCY_LIMIT" });
     observation.begin(info).end({ ...full, reason: "MODEL_OVERLOADED" });
+    const reason = "CONCURRENCY_LIMIT";
+    const ours = new AppError({ code: Code.ResourceExhausted, reason, message: "full", facts: { scope: "server" } });
+    observation.begin(info).end({ ...full, reason, error: ours });
 
     await tracing.flush();
     const spans = exporter.getFinishedSpans();
     await tracing.shutdown();
     assert.deepEqual(
       spans.map(({ name }) => name),
-      Array(5).fill("agentmesh.agent.v1.ChatService/Chat"),
+      Array(6).fill("agentmesh.agent.v1.ChatService/Chat"),
     );
     assert.equal(onward["traceparent"], `00-${TRACE}-${spans[0]?.spanContext().spanId}-01`);
     assert.deepEqual(
       spans.map(({ status }) => status.message),
-      [undefined, undefined, "bug for [EMAIL]", undefined, undefined],
+      [undefined, undefined, "bug for [EMAIL]", undefined, undefined, undefined],
     );
     assert.deepEqual(
       lines.map(({ level, code, err }) => [level, code, err !== undefined]),
@@ -60,6 +65,7 @@ describe("rpcObservation", () => {
         ["info", "not_found", false],
         ["error", "internal", true],
         ["info", "resource_exhausted", false],
+        ["warn", "resource_exhausted", true],
         ["warn", "resource_exhausted", true],
       ],
     );

@@ -1,4 +1,5 @@
 import { SpanKind } from "@opentelemetry/api";
+import { factsOf } from "../rpc/errors.ts";
 import type { CallOutcome, Observation } from "../rpc/observe.ts";
 import type { Reason } from "../rpc/reasons.ts";
 import type { Log, WriteLog } from "./log.ts";
@@ -65,7 +66,7 @@ const OVER_THEIR_LIMITS: ReadonlySet<string | undefined> = new Set<Reason>([
   "CONCURRENCY_LIMIT",
 ]);
 
-function severityOf({ code, reason }: CallOutcome): "debug" | "info" | "warn" | "error" {
+function severityOf({ code, reason, error }: CallOutcome): "debug" | "info" | "warn" | "error" {
   switch (code) {
     case "ok":
     case "canceled":
@@ -78,7 +79,8 @@ function severityOf({ code, reason }: CallOutcome): "debug" | "info" | "warn" | 
     case "deadline_exceeded":
       return "warn";
     case "resource_exhausted":
-      return OVER_THEIR_LIMITS.has(reason) ? "info" : "warn";
+      // Where it is the server that has no room for anybody, the limit is ours.
+      return OVER_THEIR_LIMITS.has(reason) && factsOf(error)["scope"] !== "server" ? "info" : "warn";
     default:
       return "info";
   }
